@@ -1,0 +1,80 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The locks of a host. A command that needs both takes LockHost first.
+const (
+	// LockHost is held by what changes the host: apply, drift mending, renewal, restore.
+	LockHost = "host"
+	// LockBackup is held by what changes the backups: save, prune.
+	LockBackup = "backup"
+)
+
+// HeldError is a lock that somebody else holds.
+type HeldError struct{ Lock, Holder string }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("take lock %q: held by %s", e.Lock, e.Holder)
+}
+
+const lockDir = "/run/nodeagent"
+
+// TryLock takes a lock of the host for purpose ("apply", "snapshot save"), or returns a
+// *HeldError that says who holds it. The lock is the process's: the kernel frees it when the
+// process ends, however it ends. A lock file that is left behind means nothing.
+func (h *Host) TryLock(name, purpose string) (unlock func(), err error) {
+	if err := h.MkdirAll(lockDir, 0o755); err != nil {
+		return nil, fmt.Errorf("take lock %q: %w", name, err)
+	}
+	path, err := h.Path(filepath.Join(lockDir, name+".lock"))
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("take lock %q: %w", name, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, readErr := os.ReadFile(path)
+		closeErr := f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("take lock %q: %w", name, errors.Join(err, readErr, closeErr))
+		}
+		return nil, &HeldError{Lock: name, Holder: strings.TrimSpace(string(holder))}
+	}
+	// Who holds it is a courtesy to whoever waits: a failure to say so is no reason to fail.
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt([]byte(fmt.Sprintf("%s (pid %d)\n", purpose, os.Getpid())), 0)
+	return func() { _ = f.Close() }, nil
+}
+
+// Lock is TryLock that waits while ctx lasts; told is called once, with the holder, when it
+// has to. It then returns the *HeldError of the last try joined with ctx's error.
+func (h *Host) Lock(ctx context.Context, name, purpose string, told func(holder string)) (unlock func(), err error) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		unlock, err := h.TryLock(name, purpose)
+		var held *HeldError
+		if !errors.As(err, &held) {
+			return unlock, err
+		}
+		if first && told != nil {
+			told(held.Holder)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(held, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package step
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Stage is what a runner is doing to a step.
+type Stage string
+
+// The stages, in the order a step goes through them. Plan goes from Checking to Done.
+const (
+	Checking  Stage = "checking"
+	Applying  Stage = "applying"
+	Verifying Stage = "verifying"
+	Done      Stage = "done"
+)
+
+// Event is one thing that happened to one step, told as it happens. Events carry no time:
+// whoever observes them has the clock.
+type Event struct {
+	Step         string
+	Index, Total int // Index counts from 1
+	Stage        Stage
+	Result       Result // of a Done event
+}
+
+// Plan checks every step and applies none. A step that cannot be checked is a Failed result,
+// not the end of the plan; after ctx is done the remaining steps fail with its error.
+// observe may be nil.
+func Plan(ctx context.Context, steps []Step, observe func(Event)) []Result {
+	results := make([]Result, 0, len(steps))
+	for i, s := range steps {
+		r := runner{observe: observe, index: i + 1, total: len(steps), step: s}
+		results = append(results, r.plan(ctx))
+	}
+	return results
+}
+
+// Apply checks each step, applies it where it differs and checks it again. It stops at the
+// first step that fails, is stopped by a preflight or still differs, and returns the results
+// so far with that step's error, which names the step. Steps blocked on Boot are passed over.
+// observe may be nil.
+func Apply(ctx context.Context, steps []Step, observe func(Event)) ([]Result, error) {
+	var results []Result
+	for i, s := range steps {
+		r := runner{observe: observe, index: i + 1, total: len(steps), step: s}
+		result := r.apply(ctx)
+		results = append(results, result)
+		if result.Err != nil && result.Outcome != Waiting {
+			return results, fmt.Errorf("%s: %w", s.Name, result.Err)
+		}
+	}
+	return results, nil
+}
+
+type runner struct {
+	observe      func(Event)
+	index, total int
+	step         Step
+}
+
+func (r runner) tell(stage Stage, result Result) {
+	if r.observe != nil {
+		r.observe(Event{Step: r.step.Name, Index: r.index, Total: r.total, Stage: stage, Result: result})
+	}
+}
+
+func (r runner) done(result Result) Result {
+	result.Step = r.step.Name
+	r.tell(Done, result)
+	return result
+}
+
+func (r runner) check(ctx context.Context, stage Stage) ([]Change, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	r.tell(stage, Result{})
+	return r.step.Check(ctx)
+}
+
+func (r runner) plan(ctx context.Context) Result {
+	changes, err := r.check(ctx, Checking)
+	result := Result{Changes: changes, Err: err}
+	var blocked Blocked
+	switch {
+	case errors.As(err, &blocked):
+		result.Outcome = Waiting
+	case err != nil:
+		result.Outcome = Failed
+	case len(result.Pending()) == 0:
+		result.Outcome = Clean
+	case r.step.Apply == nil:
+		result.Outcome = Stopped
+	default:
+		result.Outcome = Differs
+	}
+	return r.done(result)
+}
+
+func (r runner) apply(ctx context.Context) Result {
+	changes, err := r.check(ctx, Checking)
+	result := Result{Changes: changes, Outcome: Failed}
+	var blocked Blocked
+	if errors.As(err, &blocked) && blocked.On == Boot {
+		result.Outcome, result.Err = Waiting, err
+		return r.done(result)
+	}
+	if err != nil {
+		result.Err = fmt.Errorf("check: %w", err)
+		return r.done(result)
+	}
+	if len(result.Pending()) == 0 {
+		result.Outcome = Clean
+		return r.done(result)
+	}
+	if r.step.Apply == nil {
+		result.Outcome, result.Err = Stopped, fmt.Errorf("%w: %s", ErrStopped, describe(result.Pending()))
+		return r.done(result)
+	}
+	r.tell(Applying, Result{})
+	if err := r.step.Apply(ctx); err != nil {
+		result.Err = fmt.Errorf("apply: %w", err)
+		return r.done(result)
+	}
+	left, err := r.check(ctx, Verifying)
+	if err != nil {
+		result.Err = fmt.Errorf("check after apply: %w", err)
+		return r.done(result)
+	}
+	if pending := filter(left, false); len(pending) > 0 {
+		result.Err = fmt.Errorf("%w: %s", ErrNotConverged, describe(pending))
+		return r.done(result)
+	}
+	result.Outcome = Applied
+	return r.done(result)
+}
+
+func describe(changes []Change) string {
+	words := make([]string, len(changes))
+	for i, c := range changes {
+		words[i] = c.String()
+	}
+	return strings.Join(words, "; ")
+}
