@@ -1,0 +1,132 @@
+// Package systemd talks to the systemd of this host: units and their jobs over D-Bus, long
+// children as transient units, readiness and watchdog through the notify socket, and the
+// journal as a slog handler.
+//
+// A job is over when systemd says so: every method that queues one waits for the job's result
+// and takes anything but "done" for an error.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// callTimeout bounds one question to systemd. Jobs are bounded by the caller's ctx and by the
+// unit's own timeouts instead.
+const callTimeout = 30 * time.Second
+
+// pollInterval is how often a waiter looks for itself, since a signal is lost with its
+// connection.
+const pollInterval = time.Second
+
+// Conn is a connection to systemd that is made when it is needed and made anew when it broke:
+// systemd drops it when it re-executes itself (an upgrade of its package does that), and the
+// bus when it restarts. The zero Conn is ready to use; it may be shared between goroutines.
+type Conn struct {
+	mu  sync.Mutex
+	bus *dbus.Conn
+}
+
+// Connect returns a Conn that has reached systemd once.
+func Connect(ctx context.Context) (*Conn, error) {
+	c := &Conn{}
+	if _, err := c.connected(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends the connection. A Conn that is used afterwards connects again.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bus != nil {
+		c.bus.Close()
+		c.bus = nil
+	}
+}
+
+func (c *Conn) connected(ctx context.Context) (*dbus.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bus != nil && c.bus.Connected() {
+		return c.bus, nil
+	}
+	if c.bus != nil {
+		c.bus.Close()
+		c.bus = nil
+	}
+	bus, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to systemd: %w (is this host run by systemd?)", err)
+	}
+	c.bus = bus
+	return bus, nil
+}
+
+// dial connects root to systemd's own socket, which needs no bus daemon and outlives its
+// restarts, and anybody else, or where that fails, to the system bus.
+func dial(ctx context.Context) (*dbus.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	// The library ties a connection's life to its context, which must therefore outlast this
+	// call; while the call lasts, though, its deadline counts.
+	life, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, hangUp)
+	bus, err := dialAny(life)
+	if !stop() && err == nil {
+		bus.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		hangUp()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return bus, nil
+}
+
+func dialAny(ctx context.Context) (*dbus.Conn, error) {
+	if os.Geteuid() != 0 {
+		return dbus.NewSystemConnectionContext(ctx)
+	}
+	bus, direct := dbus.NewSystemdConnectionContext(ctx)
+	if direct == nil {
+		return bus, nil
+	}
+	bus, err := dbus.NewSystemConnectionContext(ctx)
+	if err != nil {
+		return nil, errors.Join(direct, err)
+	}
+	return bus, nil
+}
+
+// call runs one question, and once more on a new connection when the one it went out on turned
+// out to be dead: systemd answers a question that may be repeated the same way twice.
+func (c *Conn) call(ctx context.Context, do func(context.Context, *dbus.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for again := false; ; again = true {
+		bus, err := c.connected(ctx)
+		if err != nil {
+			return err
+		}
+		err = do(ctx, bus)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case again || bus.Connected():
+			return err
+		}
+	}
+}
