@@ -1,0 +1,87 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+const (
+	// dialTimeout is how long a member on this very host has to answer.
+	dialTimeout = 5 * time.Second
+	// window is the flow control window of streams: gRPC's default of 64 KiB makes a
+	// snapshot take nearly twice as long.
+	window = 1 << 20
+)
+
+// Dial connects to the member and makes sure that it answers, within five seconds. The
+// certificates are read through h each time, so that renewed ones are used. The server's
+// certificate is always verified, its names included. The caller closes the client.
+func (l Local) Dial(ctx context.Context, h *host.Host) (*clientv3.Client, error) {
+	config, err := l.tlsConfig(h)
+	if err != nil {
+		return nil, fmt.Errorf("dial etcd: %w", err)
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            []string{l.Endpoint},
+		TLS:                  config,
+		DialTimeout:          dialTimeout,
+		DialKeepAliveTime:    30 * time.Second,
+		DialKeepAliveTimeout: 10 * time.Second,
+		MaxUnaryRetries:      2,
+		Logger:               zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if _, err := client.Status(ctx, l.Endpoint); err != nil {
+		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, errors.Join(err, client.Close()))
+	}
+	return client, nil
+}
+
+func (l Local) tlsConfig(h *host.Host) (*tls.Config, error) {
+	if !strings.HasPrefix(l.Endpoint, "https://") {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if l.CAFile != "" {
+		pem, err := h.ReadFile(l.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate authority: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read certificate authority: no certificate in %s", l.CAFile)
+		}
+	}
+	cert, err := h.ReadFile(l.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate: %w", err)
+	}
+	key, err := h.ReadFile(l.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read client key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate %s and its key: %w", l.CertFile, err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return config, nil
+}
