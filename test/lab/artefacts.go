@@ -1,0 +1,18 @@
+package lab
+
+// artefacts is everything the lab can build, in an order in which each comes after its needs.
+func artefacts() []artefact {
+	return []artefact{
+		programs("kubernetes", []program{kubernetesProgram()}, []string{
+			"kubeadm", "kubelet", "kubectl",
+			"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy",
+		}),
+		programs("etcd", etcdPrograms(), nil),
+		programs("coredns", []program{corednsProgram()}, nil),
+		programs("pause", []program{pauseProgram()}, nil),
+		proxyBase(),
+		images(),
+		rootfs(),
+		vmImage(),
+	}
+}
