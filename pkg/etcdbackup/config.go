@@ -1,0 +1,138 @@
+package etcdbackup
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/netresearch/go-cron"
+)
+
+// Config is the section `backup`.
+type Config struct {
+	// Schedule is a cron expression of five fields, or a descriptor such as @daily. Where
+	// both day fields are restricted a day that fits either is meant, as in crontab(5).
+	Schedule string `yaml:"schedule"`
+	// Interval, when it is not 0, replaces Schedule.
+	Interval time.Duration `yaml:"interval"`
+	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
+	TimeZone  string        `yaml:"timeZone"`
+	Stores    []StoreConfig `yaml:"stores"`
+	Retention Retention     `yaml:"retention"`
+}
+
+// StoreConfig is one place where backups are kept. Exactly one of its fields is set.
+type StoreConfig struct {
+	File *FileConfig `yaml:"file"`
+}
+
+// FileConfig is a store in a directory of this host.
+type FileConfig struct {
+	Dir string `yaml:"dir"`
+}
+
+// Retention says which backups are kept.
+type Retention struct {
+	KeepLast int `yaml:"keepLast"` // the newest so many
+}
+
+// DefaultConfig is a backup every six hours, kept for a week on the host itself.
+func DefaultConfig() Config {
+	return Config{
+		Schedule:  "0 */6 * * *",
+		TimeZone:  "Local",
+		Stores:    []StoreConfig{{File: &FileConfig{Dir: "/var/lib/nodeagent/backups"}}},
+		Retention: Retention{KeepLast: 28},
+	}
+}
+
+// Validate returns every mistake, each beginning with its field.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Interval == 0 {
+		if _, err := c.cron(); err != nil {
+			errs = append(errs, err)
+		}
+	} else if c.Interval < time.Second {
+		errs = append(errs, fmt.Errorf("interval: %s is shorter than one second", c.Interval))
+	}
+	if len(c.Stores) == 0 {
+		errs = append(errs, errors.New("stores: none is given, so that backups would go nowhere"))
+	}
+	seen := map[string]bool{}
+	for i, s := range c.Stores {
+		if err := s.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+			continue
+		}
+		if seen[s.File.Dir] {
+			errs = append(errs, fmt.Errorf("stores[%d].file.dir: %s is another store's directory too", i, s.File.Dir))
+		}
+		seen[s.File.Dir] = true
+	}
+	if c.Retention.KeepLast < 1 {
+		errs = append(errs, fmt.Errorf("retention.keepLast: %d is less than 1", c.Retention.KeepLast))
+	}
+	return errors.Join(errs...)
+}
+
+func (s StoreConfig) validate() error {
+	switch {
+	case s.File == nil:
+		return errors.New(": no kind of store is given, such as file")
+	case s.File.Dir == "":
+		return errors.New(".file.dir: is empty")
+	case !filepath.IsAbs(s.File.Dir):
+		return fmt.Errorf(".file.dir: %q is not an absolute path", s.File.Dir)
+	case filepath.Clean(s.File.Dir) != s.File.Dir:
+		return fmt.Errorf(".file.dir: %q is written %s", s.File.Dir, filepath.Clean(s.File.Dir))
+	case s.File.Dir == "/":
+		return errors.New(".file.dir: / cannot be a store")
+	}
+	return nil
+}
+
+// Next is when the backup after one at `after` is due. It is the zero time if c is invalid.
+func (c Config) Next(after time.Time) time.Time {
+	if c.Interval > 0 {
+		return after.Add(c.Interval)
+	}
+	schedule, err := c.cron()
+	if err != nil {
+		return time.Time{}
+	}
+	return schedule(after)
+}
+
+// cron returns the schedule as a function from a time to the next one, in the time zone.
+func (c Config) cron() (next func(time.Time) time.Time, err error) {
+	if c.TimeZone == "" {
+		return nil, errors.New("timeZone: is empty: write Local, UTC or a name such as Europe/Berlin")
+	}
+	zone, err := time.LoadLocation(c.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("timeZone: %w", err)
+	}
+	if strings.Contains(c.Schedule, "TZ=") {
+		return nil, fmt.Errorf("schedule: %q: the time zone belongs in timeZone", c.Schedule)
+	}
+	parser, err := cron.TryNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
+	if err != nil {
+		return nil, fmt.Errorf("schedule: %w", err)
+	}
+	schedule, err := parser.Parse(c.Schedule)
+	if err != nil {
+		return nil, fmt.Errorf("schedule: %w", err)
+	}
+	if spec, ok := schedule.(*cron.SpecSchedule); ok {
+		spec.Location = zone
+	}
+	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
+	// Any moment does to find out that a date never comes: the search spans years.
+	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return nil, fmt.Errorf("schedule: %q: no such date ever comes", c.Schedule)
+	}
+	return next, nil
+}

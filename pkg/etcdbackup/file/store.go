@@ -1,0 +1,145 @@
+// Package file keeps backups in a directory of the host.
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+// Store is a directory, 0700, of files, 0600. It is made when it is first written to.
+type Store struct {
+	host *host.Host
+	dir  string
+	node string
+}
+
+var _ etcdbackup.Store = (*Store)(nil)
+
+// New returns the store in dir, below h's root. node is the name of this host: drafts carry
+// it, so that hosts which share a directory leave each other's alone.
+func New(h *host.Host, dir, node string) *Store {
+	return &Store{host: h, dir: dir, node: etcdbackup.HostInName(node)}
+}
+
+func (s *Store) String() string { return "file " + s.dir }
+
+// Create begins an object in a hidden file beside its final place.
+func (s *Store) Create(ctx context.Context, size int64) (etcdbackup.Draft, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := s.makeDir(); err != nil {
+		return nil, err
+	}
+	dir, err := s.path(".")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.sweep(dir); err != nil {
+		return nil, err
+	}
+	if err := checkSpace(dir, size); err != nil {
+		return nil, err
+	}
+	return newDraft(s, dir)
+}
+
+func (s *Store) makeDir() error {
+	if err := s.host.MkdirAll(filepath.Dir(s.dir), 0o755); err != nil {
+		return err
+	}
+	return s.host.MkdirAll(s.dir, 0o700)
+}
+
+// path is where an entry of the directory really is, with links in the directory's own path
+// followed within the host's root.
+func (s *Store) path(name string) (string, error) {
+	real, err := s.host.Path(filepath.Join(s.dir, "entry"))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(filepath.Dir(real), name), nil
+}
+
+func checkSpace(dir string, size int64) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", dir, err)
+	}
+	free := int64(stat.Bavail) * stat.Bsize
+	if free < size {
+		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free", etcdbackup.ErrNoSpace, dir, size>>20, free>>20)
+	}
+	return nil
+}
+
+// List returns the regular files that are not hidden.
+func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	entries, err := s.host.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var objects []etcdbackup.Object
+	for _, e := range entries {
+		if !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since
+		}
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, etcdbackup.Object{Name: e.Name(), Size: info.Size()})
+	}
+	return objects, nil
+}
+
+// Open opens a regular file; a link is refused.
+func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
+		return nil, err
+	}
+	path, err := s.path(name)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+}
+
+// Delete removes a file.
+func (s *Store) Delete(ctx context.Context, name string) error {
+	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
+		return err
+	}
+	there, err := s.host.Exists(filepath.Join(s.dir, name))
+	if err != nil || !there {
+		return err
+	}
+	return s.host.Remove(filepath.Join(s.dir, name))
+}
+
+func checkName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name of object %q: is not a plain file name", name)
+	}
+	return nil
+}

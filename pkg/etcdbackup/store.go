@@ -1,0 +1,51 @@
+// Package etcdbackup takes backups of etcd, verifies each before it exists, and keeps them by
+// policy. A backup is an object and its manifest; the manifest, written last, is its commit
+// record: an object without one is no backup.
+package etcdbackup
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Store is a flat set of named objects. It knows nothing of backups. All names given to it
+// are plain file names (no separator, no dot in front); it refuses others.
+type Store interface {
+	// String says where the store is, for operators: "file /var/lib/nodeagent/backups".
+	String() string
+	// Create begins an object of about size bytes. Where there is no room for it the error
+	// is ErrNoSpace. What earlier processes of this host left unfinished is removed.
+	Create(ctx context.Context, size int64) (Draft, error)
+	// List returns every object, and nothing that is not committed. A store that nothing
+	// was ever written to is empty.
+	List(ctx context.Context) ([]Object, error)
+	// Open reads an object. One that is not there is fs.ErrNotExist.
+	Open(ctx context.Context, name string) (io.ReadCloser, error)
+	// Delete removes an object, durably. One that is not there is fine.
+	Delete(ctx context.Context, name string) error
+}
+
+// Draft is an object being written: a local file, of which nothing is in the store before
+// Commit. Exactly one of Commit and Abort ends it; Abort after either does nothing, so that
+// it can be deferred.
+type Draft interface {
+	io.Writer
+	// Path is the local file that holds what has been written, so that it can be verified
+	// before it is committed. It may be read, not changed.
+	Path() string
+	// Commit makes the object durable and then visible by its name. A name that is taken is
+	// fs.ErrExist, and the draft is gone in any case.
+	Commit(ctx context.Context, name string) error
+	// Abort leaves nothing.
+	Abort() error
+}
+
+// Object is one object of a store.
+type Object struct {
+	Name string
+	Size int64
+}
+
+// ErrNoSpace is the refusal to begin an object that would not fit.
+var ErrNoSpace = errors.New("not enough free space")
