@@ -112,7 +112,7 @@ func parseBuiltin(data []byte) []string {
 	var names []string
 	for line := range bytes.Lines(data) {
 		name, _, ok := strings.Cut(path.Base(strings.TrimSpace(string(line))), ".ko")
-		if ok {
+		if ok && name != "" {
 			names = append(names, underscored(name))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,4 +88,15 @@ func TestModulesThatCannotBeLoaded(t *testing.T) {
 func TestModulesWithoutAKernelToAsk(t *testing.T) {
 	_, err := Modules(machine(t, nil), nil).Check(t.Context())
 	wantError(t, err, "read kernel release", "/proc/sys/kernel/osrelease")
+}
+
+func FuzzParseBuiltin(f *testing.F) {
+	f.Add([]byte("kernel/fs/overlayfs/overlay.ko\nkernel/net/odd-name.ko.xz\r\n\n/\n.ko\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, name := range parseBuiltin(data) {
+			if name == "" || strings.ContainsAny(name, "-/\n") {
+				t.Errorf("%q is no module name", name)
+			}
+		}
+	})
 }
