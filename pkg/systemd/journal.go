@@ -13,10 +13,10 @@ import (
 )
 
 // LogHandler is the slog handler for a format: "text" or "json" on w, "journal" for journald's
-// own protocol with a field for each attribute, and "auto": the journal when standard error
-// leads there, text otherwise. Where journald cannot be reached or refuses an entry, the entry
-// goes to w as text behind its priority, "<4>…", which journald understands on a service's
-// standard error.
+// own protocol, and "auto": the journal when standard error leads there, text otherwise. A
+// journal entry has each attribute twice: in its message, since that is all that journalctl
+// shows, and as a field, to select by. An entry that journald does not take goes to w behind
+// its priority, "<4>…", which journald understands on a service's standard error.
 func LogHandler(w io.Writer, format string, level slog.Leveler) (slog.Handler, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch format {
@@ -38,17 +38,17 @@ func LogHandler(w io.Writer, format string, level slog.Leveler) (slog.Handler, e
 type sendFunc func(message string, priority journal.Priority, fields map[string]string) error
 
 // journalHandler sends records to journald. Its text twin carries the same attributes and
-// groups, for entries that cannot be sent.
+// groups and renders them for the message.
 type journalHandler struct {
 	level  slog.Leveler
 	send   sendFunc
 	prefix string            // of the groups that are open: "ETCD_"
 	fields map[string]string // of WithAttrs; never modified once it is shared
-	shared *textOut
-	text   slog.Handler
+	out    *textOut
+	text   slog.Handler // writes to out.buf
 }
 
-// textOut lets one entry at a time be made in buf and written to w behind its priority.
+// textOut is shared by all handlers made from one: one entry at a time is rendered in buf.
 type textOut struct {
 	mu  sync.Mutex
 	w   io.Writer
@@ -57,14 +57,14 @@ type textOut struct {
 
 func newJournalHandler(w io.Writer, level slog.Leveler, send sendFunc) *journalHandler {
 	out := &textOut{w: w}
-	dropTime := func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-			return slog.Attr{} // journald adds the one, the priority says the other
+	onlyAttrs := func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+			return slog.Attr{} // the entry itself says these
 		}
 		return a
 	}
-	text := slog.NewTextHandler(&out.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: dropTime})
-	return &journalHandler{level: level, send: send, shared: out, text: text}
+	text := slog.NewTextHandler(&out.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: onlyAttrs})
+	return &journalHandler{level: level, send: send, out: out, text: text}
 }
 
 func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool {
@@ -80,17 +80,18 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 		addField(fields, h.prefix, a)
 		return true
 	})
-	priority := priorityOf(r.Level)
-	if h.send(r.Message, priority, fields) == nil {
-		return nil
-	}
-	h.shared.mu.Lock()
-	defer h.shared.mu.Unlock()
-	h.shared.buf.Reset()
+	h.out.mu.Lock()
+	defer h.out.mu.Unlock()
+	h.out.buf.Reset()
 	if err := h.text.Handle(ctx, r); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(h.shared.w, "<%d>%s", priority, h.shared.buf.Bytes())
+	message := strings.TrimSpace(r.Message + " " + h.out.buf.String())
+	priority := priorityOf(r.Level)
+	if h.send(message, priority, fields) == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(h.out.w, "<%d>%s\n", priority, message)
 	return err
 }
 

@@ -201,7 +201,7 @@ func (t Transient) properties() []dbus.Property {
 		dbus.PropDescription(t.Description),
 		dbus.PropType("exec"), // and not oneshot, which RuntimeMaxUSec does not bound
 		dbus.PropRemainAfterExit(true),
-		dbus.PropExecStart(t.Argv, true),
+		set("ExecStart", []execCommand{{Path: t.Argv[0], Argv: literal(t.Argv)}}),
 		set("RuntimeMaxUSec", uint64(t.Timeout/time.Microsecond)),
 		set("UMask", uint32(0o077)),
 	}
@@ -218,6 +218,23 @@ func (t Transient) properties() []dbus.Property {
 		p = append(p, set("IOWeight", t.IOWeight))
 	}
 	return p
+}
+
+// execCommand is ExecStart on the bus, "(sasb)". The library has it too, with the meaning of
+// the flag turned round.
+type execCommand struct {
+	Path          string
+	Argv          []string
+	IgnoreFailure bool
+}
+
+// literal keeps systemd from expanding variables in arguments, as it does in a unit file.
+func literal(argv []string) []string {
+	out := make([]string, len(argv))
+	for i, a := range argv {
+		out[i] = strings.ReplaceAll(a, "$", "$$")
+	}
+	return out
 }
 
 // A waiter begins with short pauses, for programs that are, and ends up with pollInterval.
