@@ -1,0 +1,172 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// args is QEMU's command line.
+//
+// Emulation also where /dev/kvm exists: nested virtualization that starts and then never runs
+// the guest is common, and two kinds of machine would be two kinds of failure. Without AVX the
+// guest's programs take the SSE paths of their cryptography, several times faster under
+// emulation. cache=unsafe: nobody needs these disks after a crash of the host.
+func (v *VM) args() []string {
+	args := []string{
+		"-name", filepath.Base(v.dir), "-M", "q35",
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off,avx=off,avx2=off",
+		"-smp", "2", "-m", v.memory,
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", filepath.Join(v.image, "vmlinuz"), "-initrd", filepath.Join(v.image, "initrd.img"),
+		"-append", "root=/dev/vda rw console=ttyS0 mitigations=off systemd.show_status=0 loglevel=4",
+		"-chardev", "file,id=console,path=" + v.path("console.log") + ",append=on", "-serial", "chardev:console",
+		"-netdev", "user,id=lan,restrict=on,ipv6=off", "-device", "virtio-net-pci,netdev=lan,romfile=,mac=52:54:00:12:34:56",
+		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+		"-chardev", "socket,id=agent,path=" + v.path("qga.sock") + ",server=on,wait=off",
+		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+		"-chardev", "socket,id=monitor,path=" + v.path("qmp.sock") + ",server=on,wait=off", "-mon", "chardev=monitor,mode=control",
+	}
+	for i, name := range []string{"root.qcow2", "swap.qcow2"} {
+		id := "disk" + strconv.Itoa(i)
+		args = append(args, "-drive", "file="+v.path(name)+",if=none,format=qcow2,cache=unsafe,discard=unmap,id="+id, "-device", "virtio-blk-pci,drive="+id)
+	}
+	for i, file := range v.disks {
+		id := "files" + strconv.Itoa(i)
+		args = append(args, "-drive", "file="+file+",if=none,format=raw,readonly=on,id="+id, "-device", "virtio-blk-pci,drive="+id)
+	}
+	return args
+}
+
+// process is a child that this test waits for.
+type process struct {
+	cmd  *exec.Cmd
+	log  bytes.Buffer
+	done chan struct{} // closed when the child is gone; log is safe to read then
+}
+
+// startProcess starts a child that the kernel kills when the test's process ends, also when
+// go test kills that for its timeout. The parent, to the kernel, is a thread: so one thread
+// starts the child and stays until it is gone.
+func startProcess(name string, args []string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // the exit code of a killed QEMU says nothing
+		}
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return p, nil
+}
+
+func (p *process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// wait waits until the child has ended by itself.
+func (p *process) wait(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("still running: %w", ctx.Err())
+	}
+}
+
+func (p *process) kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill qemu: %w", err)
+	}
+	return p.wait(context.Background(), 30*time.Second)
+}
+
+// output is what a child that has ended said, as an error, or nil.
+func (p *process) output() error {
+	if p.running() {
+		return nil
+	}
+	return fmt.Errorf("qemu ended: %s", strings.TrimSpace(p.log.String()))
+}
+
+func overlayName(base string) string {
+	return strings.TrimSuffix(base, filepath.Ext(base)) + ".qcow2"
+}
+
+// overlay makes a disk that reads from base and keeps its own writes.
+func overlay(ctx context.Context, base, file string) error {
+	return command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, file)
+}
+
+// makeDisk makes an ext4 image of the disk's files.
+func makeDisk(ctx context.Context, dir string, disk Disk) (string, error) {
+	tree := filepath.Join(dir, disk.Label)
+	size := int64(16 << 20)
+	for name, source := range disk.Files {
+		n, err := copyFile(source, filepath.Join(tree, name))
+		if err != nil {
+			return "", fmt.Errorf("make disk %s: %w", disk.Label, err)
+		}
+		size += n + n/16
+	}
+	file := tree + ".ext4"
+	err := command(ctx, "mke2fs", "-q", "-t", "ext4", "-L", disk.Label, "-m", "0", "-d", tree, file, strconv.FormatInt(size>>10, 10)+"k")
+	if err != nil {
+		return "", fmt.Errorf("make disk %s: %w", disk.Label, err)
+	}
+	return file, os.RemoveAll(tree)
+}
+
+func copyFile(source, target string) (int64, error) {
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return 0, err
+	}
+	in, err := os.Open(source)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return 0, err
+	}
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, info.Mode().Perm())
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(out, in)
+	return n, errors.Join(err, out.Close())
+}
+
+func command(ctx context.Context, name string, args ...string) error {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("run %s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
