@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -38,7 +39,6 @@ func (l Local) Dial(ctx context.Context, h *host.Host) (*clientv3.Client, error)
 		DialTimeout:          dialTimeout,
 		DialKeepAliveTime:    30 * time.Second,
 		DialKeepAliveTimeout: 10 * time.Second,
-		MaxUnaryRetries:      2,
 		Logger:               zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
@@ -47,12 +47,23 @@ func (l Local) Dial(ctx context.Context, h *host.Host) (*clientv3.Client, error)
 	if err != nil {
 		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if _, err := client.Status(ctx, l.Endpoint); err != nil {
+	if err := answers(ctx, client); err != nil {
 		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, errors.Join(err, client.Close()))
 	}
 	return client, nil
+}
+
+// answers asks the member for its status once. The client's own Status waits for a connection
+// as long as it may and then knows only that it took too long; this says why there is none.
+func answers(ctx context.Context, client *clientv3.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	maintenance := etcdserverpb.NewMaintenanceClient(client.ActiveConnection())
+	_, err := maintenance.Status(ctx, &etcdserverpb.StatusRequest{}, grpc.WaitForReady(false))
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 func (l Local) tlsConfig(h *host.Host) (*tls.Config, error) {
