@@ -155,8 +155,13 @@ func (h *Host) MkdirAll(path string, perm fs.FileMode) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make directory %s: %w", path, h.asSeen(err, path))
 	}
-	if parent := filepath.Dir(path); parent != path {
-		if err := h.MkdirAll(parent, perm); err != nil {
+	if real != filepath.Clean(h.Root) {
+		// What real needs above it, not what path does: path may lead through a dangling link.
+		parent, err := filepath.Rel(h.Root, filepath.Dir(real))
+		if err != nil {
+			return fmt.Errorf("make directory %s: %w", path, err)
+		}
+		if err := h.MkdirAll("/"+parent, perm); err != nil {
 			return err
 		}
 	}
