@@ -65,8 +65,9 @@ var fixedEnv = []string{
 const waitDelay = 10 * time.Second
 
 // Exec runs a command with a fixed environment and returns its standard output. When ctx is
-// done its process group gets SIGTERM, and SIGKILL ten seconds later; the error is then that of
-// ctx. A command that fails is a *CommandError.
+// done its process group gets SIGTERM, and what is left of the group SIGKILL when the command
+// has ended, ten seconds later at the latest; the error is then that of ctx. A command that
+// fails is a *CommandError.
 func Exec(ctx context.Context, c Command) ([]byte, error) {
 	if !filepath.IsAbs(c.Path) {
 		return nil, fmt.Errorf("run %s: path %q is not absolute", c, c.Path)
@@ -88,6 +89,10 @@ func Exec(ctx context.Context, c Command) ([]byte, error) {
 		return stdout.Bytes(), nil
 	}
 	if ctx.Err() != nil {
+		if cmd.Process != nil {
+			// WaitDelay kills the command alone. Nobody left in the group is fine.
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 		return stdout.Bytes(), fmt.Errorf("run %s: %w", c, context.Cause(ctx))
 	}
 	var exit *exec.ExitError
