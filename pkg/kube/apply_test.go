@@ -1,0 +1,200 @@
+package kube_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeagent/nodeagent/pkg/kube"
+)
+
+const addon = `
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: one, namespace: addon}
+spec: {size: 9007199254740993}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {a: b}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: addon}
+`
+
+func parse(t *testing.T, manifest string) []kube.Object {
+	t.Helper()
+	objects, err := kube.ParseManifest([]byte(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func differences(t *testing.T, c *kube.Client, objects []kube.Object) []string {
+	t.Helper()
+	diff, err := c.Diff(t.Context(), objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, d := range diff {
+		out = append(out, d.Object.String()+": "+d.Have)
+	}
+	return out
+}
+
+func TestApply(t *testing.T) {
+	a := newAPI()
+	a.serve("/apis/example.com/v1", `{"name":"widgets","kind":"Widget","namespaced":true}`)
+	c := connect(t, serve(t, a), admin)
+	objects := parse(t, addon)
+
+	want := []string{"Widget addon/one: absent", "ConfigMap settings: absent", "CustomResourceDefinition widgets.example.com: absent", "Namespace addon: absent"}
+	if diff := cmp.Diff(want, differences(t, c, objects)); diff != "" {
+		t.Errorf("before (-want +got):\n%s", diff)
+	}
+	for _, call := range a.said() {
+		if !strings.HasPrefix(call, "GET ") {
+			t.Errorf("Diff sent %s", call)
+		}
+	}
+	a.calls = nil
+	if err := c.ApplyManifests(t.Context(), objects); err != nil {
+		t.Fatal(err)
+	}
+	const how = "?fieldManager=nodeagent&fieldValidation=Strict&force=true application/apply-patch+yaml as kubernetes-admin"
+	const as = " as kubernetes-admin"
+	wantCalls := []string{
+		"GET /api/v1" + as, "PATCH /api/v1/namespaces/addon" + how,
+		"GET /apis/apiextensions.k8s.io/v1" + as, "PATCH /apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com" + how,
+		"GET /apis/example.com/v1" + as, "PATCH /apis/example.com/v1/namespaces/addon/widgets/one" + how,
+		"PATCH /api/v1/namespaces/default/configmaps/settings" + how,
+	}
+	if diff := cmp.Diff(wantCalls, a.said()); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	if left := differences(t, c, objects); left != nil {
+		t.Errorf("after apply: %v", left)
+	}
+
+	changed := parse(t, strings.ReplaceAll(addon, "a: b", "a: c"))
+	if diff := cmp.Diff([]string{"ConfigMap settings: applied from another document"}, differences(t, c, changed)); diff != "" {
+		t.Errorf("changed (-want +got):\n%s", diff)
+	}
+	same := parse(t, "# a comment and another order of keys change nothing\n"+strings.ReplaceAll(addon, "apiVersion: v1\nkind: ConfigMap", "kind: ConfigMap\napiVersion: v1"))
+	if left := differences(t, c, same); left != nil {
+		t.Errorf("same content: %v", left)
+	}
+	delete(a.objects["/api/v1/namespaces/addon"]["metadata"].(map[string]any)["annotations"].(map[string]any), kube.AppliedHash)
+	if diff := cmp.Diff([]string{"Namespace addon: not applied by nodeagent"}, differences(t, c, objects)); diff != "" {
+		t.Errorf("somebody else's (-want +got):\n%s", diff)
+	}
+}
+
+// What may be there a moment later is waited for.
+func TestApplyWaits(t *testing.T) {
+	const widget = "/apis/example.com/v1/namespaces/addon/widgets/one"
+	for name, prepare := range map[string]func(*api){
+		"group not served yet": func(a *api) { a.refuse["/apis/example.com/v1"] = []int{404, 404} },
+		"namespace not there":  func(a *api) { a.refuse[widget] = []int{404} },
+		"busy":                 func(a *api) { a.refuse[widget] = []int{429, 503} },
+		"webhook not up":       func(a *api) { a.refuse[widget] = []int{500} },
+		"discovery not up":     func(a *api) { a.refuse["/apis/example.com/v1"] = []int{503} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAPI()
+			a.serve("/apis/example.com/v1", `{"name":"widgets","kind":"Widget","namespaced":true}`)
+			prepare(a)
+			c := connect(t, serve(t, a), admin)
+			if err := c.ApplyManifests(t.Context(), parse(t, addon)); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := a.objects[widget]; !ok {
+				t.Error("the widget is not there")
+			}
+		})
+	}
+}
+
+// The kind of a CRD made a moment ago appears in a group that was read before.
+func TestApplyFindsNewKindInKnownGroup(t *testing.T) {
+	a := newAPI()
+	a.serve("/apis/example.com/v1", `{"name":"gadgets","kind":"Gadget","namespaced":false}`)
+	c := connect(t, serve(t, a), admin)
+	done := make(chan error, 1)
+	go func() {
+		done <- c.ApplyManifests(t.Context(), parse(t, "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}\n---\n"+addon))
+	}()
+	waitFor(t, func() bool { return strings.Count(strings.Join(a.said(), "\n"), "GET /apis/example.com/v1 ") >= 2 })
+	a.mu.Lock()
+	a.serve("/apis/example.com/v1", `{"name":"widgets","kind":"Widget","namespaced":true}`)
+	a.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("did not come about within ten seconds")
+}
+
+func TestApplyGivesUp(t *testing.T) {
+	a := newAPI() // serves no Widget
+	c := connect(t, serve(t, a), admin)
+	ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+	defer cancel()
+	err := c.ApplyManifests(ctx, parse(t, addon))
+	want := "apply Widget addon/one: the API does not serve this kind: Widget of example.com/v1 (gave up: context deadline exceeded)"
+	if text(err) != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// What the API refuses is not tried again, and nothing comes after it.
+func TestApplyRefused(t *testing.T) {
+	for _, code := range []int{400, 403, 409, 422} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			a := newAPI()
+			a.refuse["/api/v1/namespaces/addon"] = []int{code}
+			c := connect(t, serve(t, a), admin)
+			if err := c.ApplyManifests(t.Context(), parse(t, addon)); text(err) != "apply Namespace addon: refused by the test" {
+				t.Errorf("error %v", err)
+			}
+			if calls := a.said(); len(calls) != 2 {
+				t.Errorf("calls: %v", calls)
+			}
+		})
+	}
+}
+
+// A Diff that was refused an answer is an error, never "absent".
+func TestDiffCannotTell(t *testing.T) {
+	for _, path := range []string{"/api/v1/namespaces/addon", "/api/v1"} {
+		a := newAPI()
+		a.refuse[path] = []int{403}
+		c := connect(t, serve(t, a), admin)
+		diff, err := c.Diff(t.Context(), parse(t, "{apiVersion: v1, kind: Namespace, metadata: {name: addon}}"))
+		if text(err) != "look for Namespace addon: refused by the test" {
+			t.Errorf("%s: %v, %v", path, diff, err)
+		}
+	}
+}
