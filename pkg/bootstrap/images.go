@@ -1,0 +1,173 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+const (
+	containerdSocket = "/run/containerd/containerd.sock"
+	// importTimeout is for one archive: unpacking a large one takes minutes on a slow disk.
+	importTimeout = 15 * time.Minute
+	listTimeout   = time.Minute
+	dialTimeout   = 5 * time.Second
+)
+
+// ImagesConfig is the section "images".
+type ImagesConfig struct {
+	// Archives are tar files of images (docker-archive, or an OCI layout that names its
+	// images) on this host, for a cluster that reaches no registry.
+	Archives []string `yaml:"archives"`
+}
+
+// Validate says what is wrong with the section.
+func (c ImagesConfig) Validate() error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, path := range c.Archives {
+		switch {
+		case !filepath.IsAbs(path):
+			errs = append(errs, fmt.Errorf("archives[%d]: %q is not an absolute path", i, path))
+		case seen[filepath.Clean(path)]:
+			errs = append(errs, fmt.Errorf("archives[%d]: %s is given twice", i, path))
+		}
+		seen[filepath.Clean(path)] = true
+	}
+	return errors.Join(errs...)
+}
+
+type images struct {
+	host     *host.Host
+	archives []string
+}
+
+// Images makes the step "images": each image that an archive names is known to containerd,
+// where the kubelet looks for it. Only names are compared: an archive that was replaced by one
+// with other images under the same names is not imported again.
+func Images(h *host.Host, archives []string) step.Step {
+	i := images{host: h, archives: archives}
+	return step.Step{Name: "images", Check: i.check, Apply: i.apply}
+}
+
+func (i images) check(ctx context.Context) ([]step.Change, error) {
+	missing, err := i.missing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var changes []step.Change
+	for _, m := range missing {
+		for _, image := range m.images {
+			changes = append(changes, step.Change{Subject: "image " + image, Have: "absent", Want: "imported from " + m.archive})
+		}
+	}
+	return changes, nil
+}
+
+func (i images) apply(ctx context.Context) error {
+	missing, err := i.missing(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range missing { // one after the other: each is limited by the disk
+		path, err := i.host.Path(m.archive)
+		if err != nil {
+			return err
+		}
+		if _, err := i.ctr(ctx, importTimeout, "images", "import", path); err != nil {
+			return fmt.Errorf("import %s: %w", m.archive, err)
+		}
+	}
+	return nil
+}
+
+type missingImages struct {
+	archive string
+	images  []string
+}
+
+// missing are the archives with images that containerd does not know.
+func (i images) missing(ctx context.Context) ([]missingImages, error) {
+	if len(i.archives) == 0 {
+		return nil, nil
+	}
+	if i.host.Offline {
+		return nil, step.Blocked{On: step.Boot}
+	}
+	var want []missingImages
+	for _, path := range i.archives {
+		names, err := i.names(path)
+		if err != nil {
+			return nil, err
+		}
+		want = append(want, missingImages{path, names})
+	}
+	out, err := i.ctr(ctx, listTimeout, "images", "ls", "-q")
+	if err != nil {
+		return nil, i.explain(ctx, err)
+	}
+	known := map[string]bool{}
+	for name := range strings.Lines(string(out)) {
+		known[strings.TrimSpace(name)] = true
+	}
+	var missing []missingImages
+	for _, w := range want {
+		var names []string
+		for _, name := range w.images {
+			if !known[name] {
+				names = append(names, name)
+			}
+		}
+		if len(names) > 0 {
+			missing = append(missing, missingImages{w.archive, names})
+		}
+	}
+	return missing, nil
+}
+
+func (i images) names(path string) ([]string, error) {
+	f, err := i.host.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read image archive: %w", err)
+	}
+	names, err := archiveImages(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read image archive %s: %w", path, err)
+	}
+	return names, nil
+}
+
+func (i images) ctr(ctx context.Context, limit time.Duration, args ...string) ([]byte, error) {
+	program, err := Program(i.host, "ctr")
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return i.host.Run(ctx, program, append([]string{"--namespace", "k8s.io"}, args...)...)
+}
+
+// explain is Blocked where containerd is not there to be asked, which the step before mends.
+func (i images) explain(ctx context.Context, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; install containerd", err)
+	}
+	path, pathErr := i.host.Path(containerdSocket)
+	if pathErr != nil {
+		return pathErr
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, dialErr := dialer.DialContext(ctx, "unix", path)
+	if dialErr != nil {
+		return fmt.Errorf("%w: %w", step.Blocked{On: "containerd"}, err)
+	}
+	return errors.Join(err, conn.Close())
+}
