@@ -1,0 +1,71 @@
+# Everything a developer needs; `make help` lists it. Versions are pinned in go.mod files.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+ARCHES := amd64 arm64
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/nodeagent
+	go build $(GOFLAGS_BUILD) -o bin/nodeagent ./cmd/nodeagent
+
+.PHONY: test
+test: ## tier 1: unit tests with a real etcd; no root, needs only Go
+	go test ./...
+
+.PHONY: integration
+integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in nspawn (root)
+	go run ./test/lab/cmd/lab build kubernetes etcd rootfs
+	$(MAKE) package
+	go test -tags integration -timeout 20m -v ./test/integration/...
+
+.PHONY: e2e
+e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (root)
+	go run ./test/lab/cmd/lab build all
+	$(MAKE) package
+	go test -tags e2e -timeout 40m -v ./test/vm/... ./test/e2e/...
+
+.PHONY: tools
+tools: # what the lab needs of the machine; quick when it is there
+	bash test/lab/install-tools.sh
+
+.PHONY: lint
+lint: bin/golangci-lint ## gofmt, go vet and golangci-lint, the tagged files too
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	bin/golangci-lint run --build-tags integration,e2e ./...
+
+bin/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && go build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: ## write the generated parts of the docs
+	go run ./docs/generate
+
+.PHONY: package
+package: ## dist/nodeagent_VERSION_ARCH.deb for amd64 and arm64, reproducible
+	for arch in $(ARCHES); do \
+	  GOARCH=$$arch go build $(GOFLAGS_BUILD) -o dist/$$arch/nodeagent ./cmd/nodeagent; \
+	done
+
+.PHONY: demo
+demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
+	go run ./test/demo
+
+.PHONY: bench
+bench: ## measure against etcdctl and kubeadm in one run
+	go test -run '^$$' -bench . -benchtime 3x ./test/bench/...
+
+.PHONY: check
+check: ## what CI runs
+	$(MAKE) lint
+	$(MAKE) generate && git diff --exit-code
+	$(MAKE) test
+	$(MAKE) integration
+	$(MAKE) e2e

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+func (a *app) applyCommand() *cobra.Command {
+	var flags stepFlags
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Make this host as its configuration says",
+		Long: `Apply makes this host as its configuration says, step by step, and checks each
+step again afterwards. It stops at the first step that fails; run again, it goes
+on from there, since every step looks at the host before it does anything.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h := a.host()
+			cfg, err := a.loadConfig(h)
+			if err != nil {
+				return err
+			}
+			m, err := newMachine(h, cfg)
+			if err != nil {
+				return err
+			}
+			steps, err := flags.of(m)
+			if err != nil {
+				return err
+			}
+			progress := newProgress(a.stderr)
+			results, err := m.apply(cmd.Context(), steps, flags.all(), progress.observe)
+			if err != nil {
+				return fmt.Errorf("apply: %w", err)
+			}
+			return writeApplied(a.stderr, results)
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+func writeApplied(w io.Writer, results []step.Result) error {
+	applied, waiting := 0, []string{}
+	for _, r := range results {
+		switch r.Outcome {
+		case step.Applied:
+			applied++
+		case step.Waiting:
+			waiting = append(waiting, r.Step)
+		case step.Clean, step.Differs, step.Stopped, step.Failed:
+		}
+	}
+	text := fmt.Sprintf("%d steps, %d changed", len(results), applied)
+	if len(waiting) > 0 {
+		text += "; wait for boot: " + strings.Join(waiting, ", ")
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
+}
+
+// apply applies steps under the host's lock, and those that only wait for others after it.
+// When they are all the host's steps it puts the marks of a bootstrap: begun, if nothing of a
+// cluster is there, and complete at the end.
+func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observe func(step.Event)) ([]step.Result, error) {
+	unlock, err := m.host.TryLock(host.LockHost, "apply")
+	if err != nil {
+		return nil, err
+	}
+	held := true
+	release := func() {
+		if held {
+			unlock()
+		}
+		held = false
+	}
+	defer release()
+
+	marks := all && !m.host.Offline
+	if marks {
+		if err := m.begin(); err != nil {
+			return nil, err
+		}
+	}
+	waits := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == bootstrap.NodeReadyStep })
+	if waits < 0 {
+		waits = len(steps)
+	}
+	results, err := step.Apply(ctx, steps[:waits], func(e step.Event) {
+		e.Total = len(steps)
+		observe(e)
+	})
+	if err != nil {
+		return results, err
+	}
+	release()
+	waited, err := step.Apply(ctx, steps[waits:], func(e step.Event) {
+		e.Index, e.Total = e.Index+waits, len(steps)
+		observe(e)
+	})
+	results = append(results, waited...)
+	if err != nil {
+		return results, err
+	}
+	if marks {
+		return results, agent.CompleteBootstrap(m.host)
+	}
+	return results, nil
+}
+
+func (m *machine) begin() error {
+	standing, err := agent.StandingOf(m.host, bootstrap.MemberFiles)
+	if err != nil || standing != agent.Fresh {
+		return err
+	}
+	return agent.BeginBootstrap(m.host)
+}
+
+// progress prints what apply does, a line a stage.
+type progress struct {
+	w     io.Writer
+	began time.Time
+}
+
+func newProgress(w io.Writer) *progress { return &progress{w: w} }
+
+func (p *progress) observe(e step.Event) {
+	head := fmt.Sprintf("[%d/%d] %s", e.Index, e.Total, e.Step)
+	switch e.Stage {
+	case step.Checking:
+		p.began = time.Now()
+	case step.Applying:
+		p.line("%s: applying", head)
+	case step.Verifying:
+	case step.Done:
+		p.done(head, e.Result)
+	}
+}
+
+func (p *progress) done(head string, r step.Result) {
+	took := time.Since(p.began).Round(100 * time.Millisecond)
+	switch r.Outcome {
+	case step.Applied:
+		for _, c := range r.Pending() {
+			p.line("%s: %s", head, c)
+		}
+		p.line("%s: done in %s", head, took)
+	case step.Failed, step.Stopped:
+		p.line("%s: %s after %s", head, r.Outcome, took)
+	case step.Waiting:
+		p.line("%s: waits: %v", head, r.Err)
+	case step.Clean, step.Differs:
+		p.line("%s: nothing to do", head)
+	}
+	for _, c := range r.Findings() {
+		p.line("%s: finding, only you can mend it: %s", head, c)
+	}
+}
+
+// line writes to stderr; a reader who has gone is no reason to stop changing the host halfway.
+func (p *progress) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+
+func waitsForBoot(r step.Result) bool {
+	var blocked step.Blocked
+	return errors.As(r.Err, &blocked) && blocked.On == step.Boot
+}

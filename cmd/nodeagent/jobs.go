@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/certs"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+const (
+	jobSnapshot = "snapshot"
+	jobCerts    = "certificates"
+	jobDrift    = "drift"
+	// certInterval is how often certificates are looked at: it is cheap, and a file that was
+	// replaced by hand is to be seen while whoever did it is still looking.
+	certInterval = time.Minute
+)
+
+// jobs are the periodic work of this host's role.
+func (s *session) jobs(ctx context.Context) []agent.Job {
+	jobs := []agent.Job{
+		{Name: jobCerts, Next: every(certInterval), Deadline: time.Minute, Run: s.scanCertificates},
+		{Name: jobDrift, Next: every(s.machine.cfg.Drift.Interval), Deadline: 5 * time.Minute, Run: s.lookForDrift},
+	}
+	if s.machine.cfg.Role == bootstrap.Worker {
+		return jobs
+	}
+	return append(jobs, agent.Job{
+		Name: jobSnapshot, Next: s.machine.cfg.Backup.Next, Last: s.exportSnapshots(ctx),
+		Deadline: time.Hour, Run: s.snapshot,
+	})
+}
+
+// every is a job that is due at once and then after each interval.
+func every(interval time.Duration) func(time.Time) time.Time {
+	return func(last time.Time) time.Time { return last.Add(interval) }
+}
+
+// announce makes the series of all jobs, with what is remembered of them, and drops those of
+// jobs that are no longer there.
+func (s *session) announce(jobs []agent.Job) {
+	state, err := agent.LoadState(s.host)
+	if err != nil {
+		s.log.Warn("state not read", "err", err)
+	}
+	for _, name := range []string{jobCerts, jobDrift, jobSnapshot} {
+		if !slices.ContainsFunc(jobs, func(j agent.Job) bool { return j.Name == name }) {
+			s.daemon.metrics.JobGone(name)
+			continue
+		}
+		was := state.Jobs[name]
+		s.daemon.metrics.JobKnown(name, was.LastRun, was.LastSuccess)
+	}
+}
+
+// observeJob reports what happens to a job: to the log, the metrics, the state.
+func (s *session) observeJob(e agent.JobEvent) {
+	if !e.Next.IsZero() {
+		s.daemon.metrics.JobNext(e.Job, e.Next)
+	}
+	if errors.Is(e.Err, agent.ErrNothingToDo) {
+		s.log.Debug("job has nothing to do", "job", e.Job, "why", e.Err)
+		return
+	}
+	if !e.Ended.IsZero() {
+		s.daemon.metrics.JobDone(e.Job, e.Err == nil, e.Took, e.Ended)
+		if e.Err != nil {
+			s.log.Error("job failed", "job", e.Job, "err", e.Err, "next", e.Next)
+		} else {
+			s.log.Debug("job done", "job", e.Job, "took", e.Took.String())
+		}
+	}
+	if e.Started {
+		return
+	}
+	s.remember(func(state *agent.State) {
+		job := state.Jobs[e.Job]
+		job.Next = e.Next
+		if !e.Ended.IsZero() {
+			job.LastRun, job.Error = e.Ended, errorText(e.Err)
+			if e.Err == nil {
+				job.LastSuccess = e.Ended
+			}
+		}
+		state.Jobs[e.Job] = job
+	})
+}
+
+// snapshot takes a backup of the local etcd. While the host is still being made there may be
+// no etcd; afterwards its absence is a failure.
+func (s *session) snapshot(ctx context.Context) error {
+	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now())
+	if errors.Is(err, fs.ErrNotExist) && !s.done.Load() {
+		return agent.NothingToDo("there is no etcd yet")
+	}
+	for _, store := range report.Stores {
+		if store.Saved {
+			m := report.Manifest
+			s.log.Info("snapshot saved", "name", m.Object.Name, "store", store.Store,
+				"revision", m.Snapshot.Revision, "keys", m.Snapshot.Keys, "bytes", m.Snapshot.Size, "removed", len(store.Removed))
+		}
+	}
+	s.exportSnapshots(ctx)
+	return err
+}
+
+// exportSnapshots puts what each store holds into the metrics and returns when the newest
+// snapshot that every store has was taken: the schedule goes on from there after a restart.
+func (s *session) exportSnapshots(ctx context.Context) time.Time {
+	var last time.Time
+	for i, store := range s.machine.stores() {
+		catalog, err := etcdbackup.List(ctx, store)
+		if err != nil {
+			s.log.Error("backups not listed", "err", err)
+			return time.Time{}
+		}
+		var newest metrics.Snapshot
+		if len(catalog.Backups) > 0 {
+			b := catalog.Backups[0]
+			newest = metrics.Snapshot{Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
+		}
+		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
+		if i == 0 || newest.Taken.Before(last) {
+			last = newest.Taken
+		}
+	}
+	return last
+}
+
+// scanCertificates reads every certificate and exports it. A file that cannot be read is
+// exported as such, and is no failure of the scan.
+func (s *session) scanCertificates(context.Context) error {
+	list, problems, err := certs.Inventory(s.host)
+	if err != nil {
+		return err
+	}
+	var rows []metrics.Certificate
+	for _, c := range certs.ByFile(list) {
+		rows = append(rows, metrics.Certificate{Path: c.Path, User: c.User, Kind: string(c.Kind), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+	}
+	var unreadable []string
+	for _, p := range problems {
+		unreadable = append(unreadable, p.Path)
+	}
+	s.daemon.metrics.Certificates(rows, unreadable)
+	return nil
+}
+
+// lookForDrift checks every step and reports. It never runs beside an apply, whose half-made
+// changes are no drift.
+func (s *session) lookForDrift(ctx context.Context) error {
+	if !s.done.Load() {
+		return agent.NothingToDo("the bootstrap is not complete")
+	}
+	unlock, err := s.host.TryLock(host.LockHost, "daemon: drift")
+	var held *host.HeldError
+	if errors.As(err, &held) {
+		return agent.NothingToDo(held.Error())
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var unchecked []string
+	var began time.Time
+	step.Plan(ctx, s.machine.steps, func(e step.Event) {
+		if e.Stage == step.Checking {
+			began = time.Now()
+		}
+		if e.Stage != step.Done || ctx.Err() != nil {
+			return
+		}
+		s.recordStep(e.Result, time.Since(began))
+		for _, c := range e.Result.Pending() {
+			s.log.Warn("drift: the host differs from its configuration", "step", e.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+		}
+		if e.Result.Outcome == step.Failed {
+			unchecked = append(unchecked, e.Step+": "+errorText(e.Result.Err))
+		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if len(unchecked) > 0 {
+		return errors.New("check steps: " + strings.Join(unchecked, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/etcd"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/systemd"
+)
+
+// machine is a host and what is wanted of it: the one place where the domains are put together.
+type machine struct {
+	host     *host.Host
+	cfg      config.Config
+	hostname string
+	steps    []step.Step
+}
+
+func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
+	hostname, err := hostnameOf(h)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
+		Host: h, Systemd: &systemd.Conn{}, Hostname: hostname, EUID: os.Geteuid(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps}, nil
+}
+
+func stepsConfig(c config.Config) bootstrap.Config {
+	return bootstrap.Config{
+		Role: c.Role, Node: c.Node, Network: c.Network, Preflight: c.Preflight, Kernel: c.Kernel,
+		Packages: c.Packages, Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons,
+	}
+}
+
+func (m *machine) nodeName() string { return stepsConfig(m.cfg).NodeName(m.hostname) }
+
+// hostnameOf is the running kernel's, or that of the image's /etc/hostname.
+func hostnameOf(h *host.Host) (string, error) {
+	if !h.Offline {
+		name, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("read host name: %w", err)
+		}
+		return name, nil
+	}
+	data, err := h.ReadFile("/etc/hostname")
+	if errors.Is(err, fs.ErrNotExist) {
+		return "localhost", nil
+	}
+	return strings.TrimSpace(string(data)), err
+}
+
+// stores are the places where backups are kept.
+func (m *machine) stores() []etcdbackup.Store {
+	var out []etcdbackup.Store
+	for _, s := range m.cfg.Backup.Stores {
+		out = append(out, file.New(m.host, s.File.Dir, m.nodeName()))
+	}
+	return out
+}
+
+// save takes a snapshot under the backup lock.
+func (m *machine) save(ctx context.Context, purpose string, now time.Time) (report etcdbackup.Report, err error) {
+	unlock, err := m.host.TryLock(host.LockBackup, purpose)
+	if err != nil {
+		return report, err
+	}
+	defer unlock()
+	err = withSource(ctx, m.host, func(source etcdbackup.Source) error {
+		report, err = etcdbackup.Save(ctx, source, m.stores(), etcdbackup.Request{
+			Host: m.nodeName(), Now: now, Retention: m.cfg.Backup.Retention,
+		})
+		return err
+	})
+	return report, err
+}
+
+// withSource connects to this host's etcd member while do runs. Where there is no member the
+// error is fs.ErrNotExist.
+func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) error) error {
+	local, err := etcd.FindLocal(h)
+	if err != nil {
+		return err
+	}
+	client, err := local.Dial(ctx, h)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(etcdbackup.FromClient(client)), client.Close())
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+// session is the daemon running with one configuration. machine is nil on a host without one.
+type session struct {
+	*daemon
+	machine *machine
+	runner  agent.Runner
+	metrics config.MetricsConfig
+	listen  net.Listener
+	done    atomic.Bool // every step of the bootstrap has been applied
+	began   time.Time   // of the step in progress
+}
+
+func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, error) {
+	s := &session{daemon: d, metrics: config.Default().Metrics}
+	if cfg != nil {
+		s.metrics = cfg.Metrics
+		m, err := newMachine(d.host, *cfg)
+		if err != nil {
+			return nil, err
+		}
+		s.machine = m
+	}
+	if s.metrics.Listen == "" {
+		return s, nil
+	}
+	l, err := agent.Listen(ctx, s.metrics.Listen)
+	if err != nil {
+		return nil, err
+	}
+	s.listen = l
+	return s, nil
+}
+
+// run does all of a session's work at once: the server, the watchdog, the bootstrap if it is
+// this host's turn, the jobs. It returns when ctx is done, or when the server fails.
+func (s *session) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	var serveErr error
+	if s.listen != nil {
+		wg.Go(func() {
+			defer stop() // without its server the session is not what was asked for
+			serveErr = s.server().Serve(ctx, s.listen, s.metrics.WebConfigFile)
+		})
+	}
+	wg.Go(func() { s.tell(agent.FeedWatchdog(ctx, s.notify, s.healthy)) })
+	if s.machine == nil {
+		s.log.Info("idle: there is no configuration", "config", s.app.configPath)
+		s.tell(s.notify.Status("idle: no configuration at " + s.app.configPath))
+	} else {
+		wg.Go(func() { s.work(ctx) })
+	}
+	wg.Wait()
+	return serveErr
+}
+
+func (s *session) server() agent.Server {
+	return agent.Server{
+		Registry: s.daemon.metrics.Registry, Status: s.status, Healthy: s.healthy, Ready: s.ready, Log: s.log,
+	}
+}
+
+func (s *session) status(ctx context.Context) agent.Status {
+	if s.machine != nil {
+		return s.machine.status(ctx, time.Now())
+	}
+	return agent.Status{
+		Host: "this host", Role: "no role", Standing: "idle", Version: thisBuild().Version, Now: time.Now(),
+		Problems: []agent.Problem{{What: "there is no configuration at " + s.app.configPath, Remedy: "nodeagent config init"}},
+	}
+}
+
+func (s *session) healthy() error {
+	if job := s.runner.Overdue(time.Now()); job != "" {
+		return fmt.Errorf("job %s is past its deadline", job)
+	}
+	return nil
+}
+
+func (s *session) ready() error {
+	switch {
+	case s.machine == nil:
+		return errors.New("idle: there is no configuration")
+	case !s.done.Load():
+		return errors.New("the bootstrap is not complete")
+	}
+	return nil
+}
+
+// work bootstraps the host if that is the agent's to do, and runs the jobs.
+func (s *session) work(ctx context.Context) {
+	standing, err := agent.StandingOf(s.host, bootstrap.MemberFiles)
+	if err != nil {
+		s.log.Error("bootstrap not begun", "err", err)
+		s.tell(s.notify.Status(err.Error()))
+		standing = agent.Adopted // in doubt nothing is changed
+	}
+	s.log.Info("standing of this host", "standing", string(standing))
+	var wg sync.WaitGroup
+	if standing == agent.Fresh || standing == agent.Bootstrapping {
+		s.daemon.metrics.Bootstrapped(false)
+		wg.Go(func() { s.bootstrap(ctx) })
+	} else {
+		s.settled()
+	}
+	jobs := s.jobs(ctx)
+	s.announce(jobs)
+	s.runner.Run(ctx, jobs, s.observeJob)
+	wg.Wait()
+}
+
+// settled is a host that needs no bootstrap, or whose bootstrap has ended.
+func (s *session) settled() {
+	s.done.Store(true)
+	s.daemon.metrics.Bootstrapped(true)
+	s.tell(s.notify.Status("running"))
+}
+
+// Waits between two tries of a bootstrap that failed.
+const (
+	firstRetry = 15 * time.Second
+	lastRetry  = 5 * time.Minute
+)
+
+// bootstrap applies every step until that succeeds: what stands in its way (a mirror that is
+// down, a port that is taken) may go away by itself or by an operator's hand.
+func (s *session) bootstrap(ctx context.Context) {
+	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
+		_, err := s.machine.apply(ctx, s.machine.steps, true, s.observeStep)
+		if err == nil {
+			s.log.Info("bootstrap complete")
+			s.settled()
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Error("bootstrap failed; it is tried again", "err", err, "in", retry.String())
+		s.tell(s.notify.Status("bootstrap failed, next try in " + retry.String() + ": " + err.Error()))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retry):
+		}
+	}
+}
+
+// observeStep reports what happens to a step: to systemd, the log, the metrics, the state.
+func (s *session) observeStep(e step.Event) {
+	if e.Stage == step.Checking {
+		s.began = time.Now()
+	}
+	if e.Stage != step.Done {
+		s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: %s", e.Index, e.Total, e.Step, e.Stage)))
+		return
+	}
+	s.recordStep(e.Result, time.Since(s.began))
+	r := e.Result
+	switch r.Outcome {
+	case step.Applied:
+		for _, c := range r.Pending() {
+			s.log.Info("changed", "step", r.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+		}
+	case step.Failed, step.Stopped:
+		// The caller logs the error of the whole.
+	case step.Clean, step.Waiting, step.Differs:
+		s.log.Debug("step", "step", r.Step, "outcome", string(r.Outcome))
+	}
+	for _, c := range r.Findings() {
+		s.log.Warn("finding: only a person can mend it", "step", r.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+	}
+}
+
+// recordStep puts a step's result into the metrics and the state.
+func (s *session) recordStep(r step.Result, took time.Duration) {
+	now := time.Now()
+	clean := r.Outcome == step.Clean || r.Outcome == step.Applied
+	pending := len(r.Pending())
+	if clean {
+		pending = 0
+	}
+	s.daemon.metrics.Step(r.Step, clean, pending, len(r.Findings()), took, now)
+	s.remember(func(state *agent.State) {
+		state.Steps[r.Step] = agent.StepState{Outcome: r.Outcome, Changes: r.Changes, Error: errorText(r.Err), At: now, Took: took}
+	})
+}
+
+// remember updates the state. It feeds status only, so that a failure is told and no more.
+func (s *session) remember(change func(*agent.State)) {
+	if err := agent.UpdateState(context.Background(), s.host, change); err != nil {
+		s.log.Warn("state not written", "err", err)
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/certs"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say on one page whether this node is all right, and what to type if not",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h := a.host()
+			cfg, err := a.loadConfig(h)
+			if errors.Is(err, errNoConfig) {
+				_, err := fmt.Fprintf(a.stdout, "idle: %v\n", err)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			m, err := newMachine(h, cfg)
+			if err != nil {
+				return err
+			}
+			status := m.status(cmd.Context(), time.Now())
+			return print(a, status, func(w io.Writer) error { return writeStatus(w, status) })
+		},
+	}
+}
+
+// certWarning is how long before a certificate's end it is a problem; kubeadm's live a year.
+const certWarning = 28 * 24 * time.Hour
+
+// status gathers what the host and the agent's memory tell. What cannot be read is a problem
+// on the page, not the end of it.
+func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
+	s := agent.Status{
+		APIVersion: "nodeagent/v1", Host: m.nodeName(), Role: string(m.cfg.Role), Version: thisBuild().Version, Now: now,
+		Problems: []agent.Problem{},
+	}
+	problem := func(remedy, format string, args ...any) {
+		s.Problems = append(s.Problems, agent.Problem{What: fmt.Sprintf(format, args...), Remedy: remedy})
+	}
+	var err error
+	if s.Standing, err = agent.StandingOf(m.host, bootstrap.MemberFiles); err != nil {
+		problem("", "%v", err)
+	}
+	state, err := agent.LoadState(m.host)
+	if err != nil {
+		problem("", "%v", err)
+	}
+	for _, st := range m.steps {
+		was, ran := state.Steps[st.Name]
+		if !ran {
+			continue
+		}
+		s.Steps = append(s.Steps, agent.StepStatus{Name: st.Name, Outcome: was.Outcome, Changes: was.Changes, Error: was.Error, At: was.At})
+		switch was.Outcome {
+		case step.Failed, step.Stopped:
+			problem("nodeagent apply", "step %s: %s", st.Name, was.Error)
+		case step.Differs:
+			problem("nodeagent plan", "step %s: the host differs from its configuration", st.Name)
+		case step.Clean, step.Applied, step.Waiting:
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(state.Jobs)) {
+		job := state.Jobs[name]
+		s.Jobs = append(s.Jobs, agent.JobStatus{Name: name, JobState: job})
+		if job.Error != "" {
+			problem("journalctl -u nodeagent", "job %s failed: %s", name, job.Error)
+		}
+	}
+	m.addCertificates(&s, problem)
+	m.addSnapshots(ctx, &s, problem)
+	return s
+}
+
+func (m *machine) addCertificates(s *agent.Status, problem func(remedy, format string, args ...any)) {
+	list, unreadable, err := certs.Inventory(m.host)
+	if err != nil {
+		problem("", "%v", err)
+	}
+	for _, p := range unreadable {
+		problem("", "%s", p)
+	}
+	for _, c := range certs.ByFile(list) {
+		s.Certificates = append(s.Certificates, agent.CertificateStatus{Path: c.Path, User: c.User, Kind: string(c.Kind), NotAfter: c.NotAfter})
+		if c.NotAfter.Sub(s.Now) < certWarning {
+			problem("kubeadm certs renew all", "%s expires %s", c.Path, c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+}
+
+func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, problem func(remedy, format string, args ...any)) {
+	for _, store := range m.stores() {
+		catalog, err := etcdbackup.List(ctx, store)
+		if err != nil {
+			problem("", "%v", err)
+		}
+		for _, b := range catalog.Backups {
+			s.Snapshots = append(s.Snapshots, agent.SnapshotStatus{
+				Name: b.Object.Name, Store: store.String(), Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision,
+			})
+		}
+	}
+}
+
+func writeStatus(w io.Writer, s agent.Status) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "Node\t%s, %s, %s\n", s.Host, s.Role, s.Standing)
+	for _, st := range s.Steps {
+		fmt.Fprintf(t, "Step\t%s\t%s\t%s\n", st.Name, st.Outcome, ago(st.At, s.Now))
+	}
+	for _, j := range s.Jobs {
+		fmt.Fprintf(t, "Job\t%s\tlast success %s\tnext %s\n", j.Name, ago(j.LastSuccess, s.Now), in(j.Next, s.Now))
+	}
+	if len(s.Snapshots) > 0 {
+		newest := s.Snapshots[0]
+		fmt.Fprintf(t, "Snapshots\t%d\tnewest %s\t%s\n", len(s.Snapshots), newest.Name, ago(newest.Taken, s.Now))
+	} else {
+		fmt.Fprintf(t, "Snapshots\tnone\n")
+	}
+	if first := firstToExpire(s.Certificates); first != nil {
+		fmt.Fprintf(t, "Certificates\t%d\tfirst to expire %s\tin %s\n", len(s.Certificates), first.Path, days(first.NotAfter, s.Now))
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(t, "Problem\t%s\t%s\n", p.What, p.Remedy)
+	}
+	if len(s.Problems) == 0 {
+		fmt.Fprintln(t, "Problems\tnone known")
+	}
+	return t.Flush()
+}
+
+func firstToExpire(list []agent.CertificateStatus) *agent.CertificateStatus {
+	var first *agent.CertificateStatus
+	for i := range list {
+		if first == nil || list[i].NotAfter.Before(first.NotAfter) {
+			first = &list[i]
+		}
+	}
+	return first
+}
+
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return now.Sub(t).Round(time.Second).String() + " ago"
+}
+
+func in(t, now time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return "in " + max(t.Sub(now), 0).Round(time.Second).String()
+}

@@ -1,0 +1,151 @@
+// Package agent is the daemon: the loop that runs periodic jobs, the marks that decide
+// whether it bootstraps this host, the state it remembers, and what it serves over HTTP.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Job is periodic work.
+type Job struct {
+	Name string
+	// Next is when the job is due after it last ran, or was last known to have succeeded.
+	// The zero time is never. A time that is past already is caught up with at once.
+	Next func(last time.Time) time.Time
+	// Last is when the job last ran before this process did, from what lies on the host;
+	// zero if it never did.
+	Last time.Time
+	// Deadline is how long a run may take. A run that ignores it stops the watchdog.
+	Deadline time.Duration
+	Run      func(context.Context) error
+}
+
+// JobEvent is one thing that happened to a job: it became due at Next, or a run ended.
+type JobEvent struct {
+	Job     string
+	Next    time.Time     // when it is due
+	Ended   time.Time     // when a run ended; zero when none did
+	Took    time.Duration // by the run
+	Err     error         // of the run
+	Started bool          // a run begins
+}
+
+// A job that failed is tried again before it is due: soon, then ever less often.
+const (
+	firstRetry = 15 * time.Second
+	lastRetry  = 10 * time.Minute
+	// longestSleep bounds a wait, so that a wall clock that was set is noticed.
+	longestSleep = time.Minute
+)
+
+// Runner runs jobs and knows which of them are past their deadline.
+type Runner struct {
+	mu      sync.Mutex
+	running map[string]time.Time // job → its deadline
+}
+
+// Run runs each job whenever it is due until ctx is done and all runs in progress have ended.
+// observe is called from several goroutines.
+func (r *Runner) Run(ctx context.Context, jobs []Job, observe func(JobEvent)) {
+	var wg sync.WaitGroup
+	for _, job := range jobs {
+		wg.Go(func() { r.loop(ctx, job, observe) })
+	}
+	wg.Wait()
+}
+
+// Overdue is a job that is past its deadline by more than a grace of a minute, "" if none is.
+func (r *Runner) Overdue(now time.Time) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, deadline := range r.running {
+		if now.After(deadline.Add(time.Minute)) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (r *Runner) loop(ctx context.Context, job Job, observe func(JobEvent)) {
+	retry := firstRetry
+	due := job.Next(job.Last)
+	if now := time.Now(); !due.IsZero() && due.Before(now) {
+		due = now
+	}
+	for !due.IsZero() {
+		observe(JobEvent{Job: job.Name, Next: due})
+		if !sleepUntil(ctx, due) {
+			return
+		}
+		observe(JobEvent{Job: job.Name, Started: true})
+		started := time.Now()
+		err := r.once(ctx, job, started)
+		ended := time.Now()
+		if ctx.Err() != nil {
+			return // stopped in the middle: neither a success nor a failure of the job's
+		}
+		next := job.Next(started)
+		if err == nil {
+			retry = firstRetry
+		} else {
+			if again := ended.Add(retry); next.IsZero() || again.Before(next) {
+				next = again
+			}
+			if !errors.Is(err, ErrNothingToDo) {
+				retry = min(2*retry, lastRetry)
+			}
+		}
+		due = next
+		observe(JobEvent{Job: job.Name, Next: due, Ended: ended, Took: ended.Sub(started), Err: err})
+	}
+}
+
+// once runs a job under its deadline. A panic is the job's failure, not the agent's end.
+func (r *Runner) once(ctx context.Context, job Job, started time.Time) (err error) {
+	r.mu.Lock()
+	if r.running == nil {
+		r.running = map[string]time.Time{}
+	}
+	r.running[job.Name] = started.Add(job.Deadline)
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.running, job.Name)
+		r.mu.Unlock()
+		if p := recover(); p != nil {
+			err = fmt.Errorf("run job %s: panic: %v\n%s", job.Name, p, debug.Stack())
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, job.Deadline)
+	defer cancel()
+	return job.Run(ctx)
+}
+
+// sleepUntil waits for the wall clock to reach at, or says false when ctx is done first.
+func sleepUntil(ctx context.Context, at time.Time) bool {
+	for {
+		left := time.Until(at.Round(0)) // Round drops the monotonic reading: the wall clock counts
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		timer := time.NewTimer(min(left, longestSleep))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}
+
+// ErrNothingToDo is the result of a run that found nothing to do yet: neither a success nor a
+// failure. It is tried again soon.
+var ErrNothingToDo = errors.New("nothing to do")
+
+// NothingToDo is an ErrNothingToDo that says why.
+func NothingToDo(why string) error { return fmt.Errorf("%w: %s", ErrNothingToDo, why) }

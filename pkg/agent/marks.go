@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+// Standing is what the daemon may do to this host.
+type Standing string
+
+const (
+	// Fresh: nothing of a cluster is on the host and the agent has not begun: it may bootstrap.
+	Fresh Standing = "fresh"
+	// Bootstrapping: the agent began to build this host and has not finished: it goes on.
+	Bootstrapping Standing = "bootstrapping"
+	// Bootstrapped: the agent built this host, or a person ran apply to the end: jobs run,
+	// and apply is for people.
+	Bootstrapped Standing = "bootstrapped"
+	// Adopted: somebody else built this host: jobs run and drift only reports.
+	Adopted Standing = "adopted"
+)
+
+// The marks. They hold the machine-id, so that a cloned image does not carry its original's.
+const (
+	stateDir          = "/var/lib/nodeagent"
+	bootstrappingMark = stateDir + "/bootstrapping"
+	bootstrappedMark  = stateDir + "/bootstrapped"
+)
+
+// StandingOf reads the marks and, where there is none, what lies on the host. members are the
+// paths that only a member of a cluster has: files, or directories with something in them.
+func StandingOf(h *host.Host, members []string) (Standing, error) {
+	id, err := machineID(h)
+	if err != nil {
+		return "", err
+	}
+	for mark, standing := range map[string]Standing{bootstrappedMark: Bootstrapped, bootstrappingMark: Bootstrapping} {
+		data, err := h.ReadFile(mark)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("read mark: %w", err)
+		}
+		if err == nil && strings.TrimSpace(string(data)) == id {
+			return standing, nil
+		}
+	}
+	for _, path := range members {
+		there, err := holdsSomething(h, path)
+		if err != nil {
+			return "", fmt.Errorf("look for a cluster's files: %w", err)
+		}
+		if there {
+			return Adopted, nil
+		}
+	}
+	return Fresh, nil
+}
+
+func machineID(h *host.Host) (string, error) {
+	data, err := h.ReadFile("/etc/machine-id")
+	if err != nil {
+		return "", fmt.Errorf("read machine-id: %w", err)
+	}
+	id := strings.TrimSpace(string(data))
+	if id == "" || id == "uninitialized" {
+		return "", errors.New("read machine-id: /etc/machine-id is empty; systemd-machine-id-setup makes one")
+	}
+	return id, nil
+}
+
+func holdsSomething(h *host.Host, path string) (bool, error) {
+	info, err := h.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || !info.IsDir() {
+		return err == nil, err
+	}
+	entries, err := h.ReadDir(path)
+	return len(entries) > 0, err
+}
+
+// BeginBootstrap puts the mark that lets the daemon go on after a crash or a reboot.
+func BeginBootstrap(h *host.Host) error {
+	id, err := machineID(h)
+	if err != nil {
+		return err
+	}
+	if err := h.MkdirAll(stateDir, 0o700); err != nil {
+		return fmt.Errorf("mark bootstrap begun: %w", err)
+	}
+	return h.WriteFile(bootstrappingMark, []byte(id+"\n"), 0o600)
+}
+
+// CompleteBootstrap says that every step has been applied here.
+func CompleteBootstrap(h *host.Host) error {
+	there, err := h.Exists(bootstrappingMark)
+	if err != nil {
+		return fmt.Errorf("mark bootstrap complete: %w", err)
+	}
+	if !there {
+		if err := BeginBootstrap(h); err != nil {
+			return err
+		}
+	}
+	if err := h.Rename(bootstrappingMark, bootstrappedMark); err != nil {
+		return fmt.Errorf("mark bootstrap complete: %w", err)
+	}
+	return nil
+}

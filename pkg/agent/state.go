@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+const stateFile = stateDir + "/state.json"
+
+// State is what the host itself cannot tell: what the agent did last. It feeds status and the
+// metrics that outlive a restart; nothing reads it to decide what to do.
+type State struct {
+	Version int                  `json:"version"` // 1
+	Steps   map[string]StepState `json:"steps"`
+	Jobs    map[string]JobState  `json:"jobs"`
+}
+
+// StepState is the last result of a step.
+type StepState struct {
+	Outcome step.Outcome  `json:"outcome"`
+	Changes []step.Change `json:"changes,omitempty"`
+	Error   string        `json:"error,omitempty"`
+	At      time.Time     `json:"at"`
+	Took    time.Duration `json:"tookNanoseconds"`
+}
+
+// JobState is the last run of a job.
+type JobState struct {
+	LastRun     time.Time `json:"lastRun,omitzero"`
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+	Error       string    `json:"error,omitempty"` // of the last run
+	Next        time.Time `json:"next,omitzero"`
+}
+
+// LoadState reads the state. One that is not there is empty, and so is one that cannot be
+// parsed, with the error beside it: it is a memory, and must never be in the way.
+func LoadState(h *host.Host) (State, error) {
+	empty := State{Version: 1, Steps: map[string]StepState{}, Jobs: map[string]JobState{}}
+	data, err := h.ReadFile(stateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return empty, fmt.Errorf("read state: %w", err)
+	}
+	state := State{Steps: map[string]StepState{}, Jobs: map[string]JobState{}}
+	if err := json.Unmarshal(data, &state); err != nil {
+		return empty, fmt.Errorf("read state: %s: %w", stateFile, err)
+	}
+	if state.Version != 1 || state.Steps == nil || state.Jobs == nil {
+		return empty, fmt.Errorf("read state: %s: version %d is not 1", stateFile, state.Version)
+	}
+	return state, nil
+}
+
+// UpdateState reads, changes and writes the state under a lock of its own, since the daemon
+// and a command write it side by side.
+func UpdateState(ctx context.Context, h *host.Host, change func(*State)) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	unlock, err := h.Lock(ctx, "state", "update state", nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// A state that cannot be read is begun anew: the next write is what mends it.
+	state, _ := LoadState(h)
+	change(&state)
+	data, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := h.MkdirAll(stateDir, 0o700); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return h.WriteFile(stateFile, append(data, '\n'), 0o600)
+}

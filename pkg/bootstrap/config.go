@@ -1,0 +1,212 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Role is what a host is to its cluster.
+type Role string
+
+// The roles of a host.
+const (
+	ControlPlane Role = "control-plane"
+	Worker       Role = "worker"
+	Etcd         Role = "etcd"
+)
+
+// Validate says whether the role is one of the three.
+func (r Role) Validate() error {
+	switch r {
+	case ControlPlane, Worker, Etcd:
+		return nil
+	case "":
+		return errors.New("role: is missing: control-plane, worker or etcd")
+	}
+	return fmt.Errorf("role: %q is none of control-plane, worker, etcd", r)
+}
+
+// NodeConfig is the section "node": who this host is.
+type NodeConfig struct {
+	// Name of the Node object; the host name in lower case when empty.
+	Name string `yaml:"name"`
+	// Address the control plane advertises and the kubelet registers; the source address of
+	// the default route when empty.
+	Address string `yaml:"address"`
+}
+
+// Validate says what is wrong with the section.
+func (c NodeConfig) Validate() error {
+	var errs []error
+	if c.Name != "" && !dnsSubdomain.MatchString(c.Name) {
+		errs = append(errs, fmt.Errorf("name: %q is not a DNS name in lower case", c.Name))
+	}
+	if c.Address != "" {
+		if addr, err := netip.ParseAddr(c.Address); err != nil || addr.IsLoopback() || addr.IsUnspecified() {
+			errs = append(errs, fmt.Errorf("address: %q is not an address that other hosts can reach", c.Address))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dnsSubdomain is RFC 1123 as Kubernetes reads it for the names of Nodes.
+var dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// NetworkConfig is the section "network".
+type NetworkConfig struct {
+	// PodSubnet and ServiceSubnet are CIDRs, or two of them with a comma for dual stack.
+	PodSubnet     string `yaml:"podSubnet"`
+	ServiceSubnet string `yaml:"serviceSubnet"`
+	// CNI is "bridge" for a single node that needs no add-on, or empty where an add-on
+	// brings the network.
+	CNI string `yaml:"cni"`
+}
+
+// Validate says what is wrong with the section.
+func (c NetworkConfig) Validate() error {
+	errs := []error{validateCIDRs("podSubnet", c.PodSubnet), validateCIDRs("serviceSubnet", c.ServiceSubnet)}
+	if c.CNI != "" && c.CNI != "bridge" {
+		errs = append(errs, fmt.Errorf("cni: %q is not known: bridge, or nothing and the add-on's manifests under addons", c.CNI))
+	}
+	return errors.Join(errs...)
+}
+
+func validateCIDRs(field, cidrs string) error {
+	list := strings.Split(cidrs, ",")
+	if len(list) > 2 {
+		return fmt.Errorf("%s: %q has more than two subnets", field, cidrs)
+	}
+	for _, cidr := range list {
+		if _, err := netip.ParsePrefix(cidr); err != nil {
+			return fmt.Errorf("%s: %q is not a subnet like 10.244.0.0/16", field, cidr)
+		}
+	}
+	return nil
+}
+
+// PreflightConfig is the section "preflight".
+type PreflightConfig struct {
+	// Ignore names checks (kubeadm's names where the check is the same) whose findings are
+	// reported and do not stop.
+	Ignore []string `yaml:"ignore"`
+}
+
+// Validate says what is wrong with the section: a name that is no check's would ignore nothing.
+func (c PreflightConfig) Validate() error {
+	var errs []error
+	for i, name := range c.Ignore {
+		if !knownCheck(name) {
+			errs = append(errs, fmt.Errorf("ignore[%d]: %q is no check: %s, Port-N", i, name, strings.Join(checkNames, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// PackagesConfig is the section "packages".
+type PackagesConfig struct {
+	// Manage says whether the agent installs packages. Not in this version: the image, or a
+	// local .deb, brings containerd, kubelet, kubeadm and kubectl.
+	Manage bool `yaml:"manage"`
+	// KubernetesVersion is the minor, "1.36".
+	KubernetesVersion string `yaml:"kubernetesVersion"`
+}
+
+// Validate says what is wrong with the section.
+func (c PackagesConfig) Validate() error {
+	var errs []error
+	if c.Manage {
+		errs = append(errs, errors.New("manage: true is not in this version: install containerd, kubelet, kubeadm and kubectl yourself"))
+	}
+	if c.KubernetesVersion != "1.36" {
+		errs = append(errs, fmt.Errorf("kubernetesVersion: %q is not supported: this version knows 1.36", c.KubernetesVersion))
+	}
+	return errors.Join(errs...)
+}
+
+// KubeadmConfig is the section "kubeadm". What kubeadm knows and we do not is passed through.
+type KubeadmConfig struct {
+	// ControlPlaneEndpoint is the "host:port" that the cluster is reached by; this host's
+	// own address when empty.
+	ControlPlaneEndpoint string `yaml:"controlPlaneEndpoint"`
+	// CertSANs are added to the API server's certificate.
+	CertSANs []string `yaml:"certSANs"`
+	// Join makes the host join a cluster. Not in this version.
+	Join Passthrough `yaml:"join"`
+	// ClusterConfiguration, InitConfiguration, KubeletConfiguration and KubeProxyConfiguration
+	// are merged over what the agent renders; kubeadm itself validates them.
+	ClusterConfiguration   Passthrough `yaml:"clusterConfiguration"`
+	InitConfiguration      Passthrough `yaml:"initConfiguration"`
+	KubeletConfiguration   Passthrough `yaml:"kubeletConfiguration"`
+	KubeProxyConfiguration Passthrough `yaml:"kubeProxyConfiguration"`
+}
+
+// Validate says what is wrong with the section.
+func (c KubeadmConfig) Validate() error {
+	var errs []error
+	if !c.Join.IsZero() {
+		errs = append(errs, errors.New("join: not in this version"))
+	}
+	if c.ControlPlaneEndpoint != "" && strings.ContainsAny(c.ControlPlaneEndpoint, "/ ") {
+		errs = append(errs, fmt.Errorf("controlPlaneEndpoint: %q is not host or host:port", c.ControlPlaneEndpoint))
+	}
+	return errors.Join(errs...)
+}
+
+// ValidateAddons says what is wrong with the list "addons": files or directories of manifests.
+func ValidateAddons(addons []string) error {
+	var errs []error
+	for i, path := range addons {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("addons[%d]: %q is not an absolute path", i, path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Passthrough is a YAML mapping kept as it was written, since its keys are case-sensitive and
+// not ours to know.
+type Passthrough struct{ node *yaml.Node }
+
+// IsZero says that the mapping is absent or empty.
+func (p Passthrough) IsZero() bool { return p.node == nil || len(p.node.Content) == 0 }
+
+// UnmarshalYAML keeps a mapping.
+func (p *Passthrough) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind != yaml.MappingNode {
+		return errors.New("must be a mapping")
+	}
+	p.node = node
+	return nil
+}
+
+// MarshalYAML gives the mapping back.
+func (p Passthrough) MarshalYAML() (any, error) {
+	if p.node == nil {
+		return map[string]string{}, nil
+	}
+	return p.node, nil
+}
+
+// NewPassthrough parses a mapping from YAML text.
+func NewPassthrough(text string) (Passthrough, error) {
+	var p Passthrough
+	if err := yaml.Unmarshal([]byte(text), &p); err != nil {
+		return p, fmt.Errorf("parse passthrough: %w", err)
+	}
+	return p, nil
+}
+
+// NodeName is the name of the Node object: the operator's, or the host's in lower case, as
+// kubeadm takes it.
+func (c Config) NodeName(hostname string) string {
+	if c.Node.Name != "" {
+		return c.Node.Name
+	}
+	return strings.ToLower(strings.TrimSpace(hostname))
+}

@@ -1,0 +1,164 @@
+package bootstrap
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+// checkNames are the preflight checks, by kubeadm's names where kubeadm has the same check.
+// Port-N and FileExisting-PROGRAM come in many.
+var checkNames = []string{"IsPrivilegedUser", "NumCPU", "Mem", "CgroupV2"}
+
+func knownCheck(name string) bool {
+	if port, ok := strings.CutPrefix(name, "Port-"); ok {
+		_, err := strconv.ParseUint(port, 10, 16)
+		return err == nil
+	}
+	return strings.HasPrefix(name, "FileExisting-") || slices.Contains(checkNames, name)
+}
+
+// What kubeadm demands of a control plane; a worker may be smaller.
+const (
+	minCPUs      = 2
+	minMemoryMiB = 1700
+)
+
+// preflight is the step "preflight/host": what no agent can mend.
+type preflight struct {
+	host   *host.Host
+	role   Role
+	ignore []string
+	euid   int
+}
+
+// Preflight makes the step "preflight/host". Checks named in ignore are reported as findings
+// and do not stop. euid is the agent's effective user id.
+func Preflight(h *host.Host, role Role, ignore []string, euid int) step.Step {
+	p := preflight{host: h, role: role, ignore: ignore, euid: euid}
+	return step.Step{Name: "preflight/host", Check: p.check}
+}
+
+func (p preflight) check(ctx context.Context) ([]step.Change, error) {
+	if p.host.Offline {
+		return nil, step.Blocked{On: step.Boot}
+	}
+	var changes []step.Change
+	for _, check := range []func() ([]step.Change, error){p.user, p.cpus, p.memory, p.cgroup, p.programs, p.ports} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found, err := check()
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, found...)
+	}
+	for i, c := range changes {
+		changes[i].Manual = slices.Contains(p.ignore, c.Subject)
+	}
+	return changes, nil
+}
+
+func (p preflight) user() ([]step.Change, error) {
+	if p.euid == 0 {
+		return nil, nil
+	}
+	return []step.Change{{Subject: "IsPrivilegedUser", Have: fmt.Sprintf("uid %d", p.euid), Want: "root"}}, nil
+}
+
+func (p preflight) cpus() ([]step.Change, error) {
+	data, err := p.host.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return nil, fmt.Errorf("count CPUs: %w", err)
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "processor") {
+			n++
+		}
+	}
+	if p.role != ControlPlane || n >= minCPUs {
+		return nil, nil
+	}
+	return []step.Change{{Subject: "NumCPU", Have: strconv.Itoa(n), Want: fmt.Sprintf("%d or more: give the VM more CPUs", minCPUs)}}, nil
+}
+
+func (p preflight) memory() ([]step.Change, error) {
+	data, err := p.host.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil, fmt.Errorf("read memory: %w", err)
+	}
+	kib, err := memTotal(data)
+	if err != nil {
+		return nil, err
+	}
+	if p.role != ControlPlane || kib/1024 >= minMemoryMiB {
+		return nil, nil
+	}
+	return []step.Change{{Subject: "Mem", Have: fmt.Sprintf("%d MiB", kib/1024), Want: fmt.Sprintf("%d MiB or more", minMemoryMiB)}}, nil
+}
+
+// memTotal is the machine's memory in KiB, from /proc/meminfo.
+func memTotal(meminfo []byte) (uint64, error) {
+	s := bufio.NewScanner(bytes.NewReader(meminfo))
+	for s.Scan() {
+		if f := strings.Fields(s.Text()); len(f) >= 2 && f[0] == "MemTotal:" {
+			return strconv.ParseUint(f[1], 10, 64)
+		}
+	}
+	return 0, errors.New("read memory: no MemTotal in /proc/meminfo")
+}
+
+// cgroup wants the unified hierarchy: kubelet 1.36 does not start on cgroup v1.
+func (p preflight) cgroup() ([]step.Change, error) {
+	there, err := p.host.Exists("/sys/fs/cgroup/cgroup.controllers")
+	if err != nil || there {
+		return nil, err
+	}
+	return []step.Change{{Subject: "CgroupV2", Have: "cgroup v1", Want: "the unified hierarchy: boot with systemd.unified_cgroup_hierarchy=1"}}, nil
+}
+
+// programs are those that packages bring; `packages.manage` is not in this version.
+func (p preflight) programs() ([]step.Change, error) {
+	wanted := []string{"containerd", "ctr", "runc"}
+	if p.role != Etcd {
+		wanted = append(wanted, "kubeadm", "kubelet", "kubectl")
+	}
+	var changes []step.Change
+	for _, name := range wanted {
+		_, err := Program(p.host, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			changes = append(changes, step.Change{Subject: "FileExisting-" + name, Have: "not installed", Want: "installed: apt-get install the package that brings " + name})
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return changes, nil
+}
+
+// programDirs is where programs are looked for: packages' directory, then the operator's.
+var programDirs = []string{"/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/"}
+
+// Program is the absolute path of a program, or an error that is fs.ErrNotExist.
+func Program(h *host.Host, name string) (string, error) {
+	for _, dir := range programDirs {
+		info, err := h.Stat(dir + name)
+		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return dir + name, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("find program %s: %w", name, err)
+		}
+	}
+	return "", fmt.Errorf("find program %s in %s: %w", name, strings.Join(programDirs, ", "), fs.ErrNotExist)
+}

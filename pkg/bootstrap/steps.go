@@ -1,0 +1,90 @@
+// Package bootstrap makes a host a node: preflight, the host's preparation, containerd,
+// kubeadm, the network. The order of all of it is one slice literal in steps.go.
+package bootstrap
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/kernel"
+	"github.com/nodeagent/nodeagent/pkg/kube"
+	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/systemd"
+)
+
+// Config is what the operator asked for, as far as the steps are concerned.
+type Config struct {
+	Role       Role
+	Node       NodeConfig
+	Network    NetworkConfig
+	Preflight  PreflightConfig
+	Kernel     kernel.Config
+	Packages   PackagesConfig
+	Containerd ContainerdConfig
+	Images     ImagesConfig
+	Kubeadm    KubeadmConfig
+	Addons     []string
+}
+
+// Deps is the machine that the steps work on.
+type Deps struct {
+	Host     *host.Host
+	Systemd  *systemd.Conn
+	Hostname string // as the kernel says it
+	EUID     int    // of this process
+}
+
+// MemberFiles are what only a member of a cluster has: the agent, finding one of them and no
+// mark of its own, adopts the host and changes nothing.
+var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
+
+// Steps is the boot, in its order. It looks at nothing on the host: each step's Check does.
+func Steps(c Config, d Deps) ([]step.Step, error) {
+	pause, err := PauseImage(c.Packages.KubernetesVersion, c.Kubeadm)
+	if err != nil {
+		return nil, err
+	}
+	connect := func() (*kube.Client, error) { return kube.Connect(d.Host, AdminConf) }
+
+	steps := []step.Step{
+		Preflight(d.Host, c.Role, c.Preflight.Ignore, d.EUID),
+		kernel.Swap(d.Host, kernel.SwapSystem{Swapoff: kernel.Swapoff, DaemonReload: d.Systemd.DaemonReload}),
+		kernel.Modules(d.Host, c.Kernel.Modules),
+		kernel.Sysctls(d.Host, c.Kernel.Sysctls),
+	}
+	if c.Role == Etcd {
+		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
+	}
+	steps = append(steps,
+		CNIPlugins(d.Host),
+		Containerd(d.Host, d.Systemd, pause),
+		Images(d.Host, c.Images.Archives),
+		Kubelet(d.Host, d.Systemd),
+	)
+	if c.Role == Worker {
+		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
+	}
+	steps = append(steps, KubeadmInit(Init{
+		Host: d.Host, Units: d.Systemd, Minor: c.Packages.KubernetesVersion,
+		Cluster: Cluster{NodeName: c.NodeName(d.Hostname), Network: c.Network, Kubeadm: c.Kubeadm},
+		Address: c.address,
+		Connect: func() (API, error) { return connect() },
+		Foreign: ForeignCluster,
+	}))
+	if c.Network.CNI == "bridge" {
+		steps = append(steps, Bridge(d.Host, c.Network.PodSubnet))
+	}
+	if len(c.Addons) > 0 {
+		steps = append(steps, Addons(d.Host, c.Addons, connect))
+	}
+	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), connect)), nil
+}
+
+// address is the one that is advertised: the operator's, or the default route's source.
+func (c Config) address(ctx context.Context) (netip.Addr, error) {
+	if c.Node.Address != "" {
+		return netip.ParseAddr(c.Node.Address)
+	}
+	return kernel.NodeAddress(ctx)
+}

@@ -1,0 +1,159 @@
+// Package config is what the operator asked for: one YAML file, read strictly, filled up with
+// defaults and validated. Every complaint names the file, the line and the key.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/certs"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/kernel"
+)
+
+// DefaultPath is where the configuration lies unless --config says otherwise.
+const DefaultPath = "/etc/nodeagent/config.yaml"
+
+// Config is the file. Each section is the Config of the package that owns it.
+type Config struct {
+	Role       bootstrap.Role             `yaml:"role"`
+	Node       bootstrap.NodeConfig       `yaml:"node"`
+	Network    bootstrap.NetworkConfig    `yaml:"network"`
+	Preflight  bootstrap.PreflightConfig  `yaml:"preflight"`
+	Kernel     kernel.Config              `yaml:"kernel"`
+	Packages   bootstrap.PackagesConfig   `yaml:"packages"`
+	Containerd bootstrap.ContainerdConfig `yaml:"containerd"`
+	Images     bootstrap.ImagesConfig     `yaml:"images"`
+	Kubeadm    bootstrap.KubeadmConfig    `yaml:"kubeadm"`
+	Addons     []string                   `yaml:"addons"`
+	Backup     etcdbackup.Config          `yaml:"backup"`
+	Certs      certs.Config               `yaml:"certs"`
+	Drift      DriftConfig                `yaml:"drift"`
+	Metrics    MetricsConfig              `yaml:"metrics"`
+	Log        LogConfig                  `yaml:"log"`
+}
+
+// DriftConfig is the section "drift".
+type DriftConfig struct {
+	// Interval between two looks at the host.
+	Interval time.Duration `yaml:"interval"`
+	// Mode is "report"; "mend" is not in this version.
+	Mode string `yaml:"mode"`
+}
+
+// Validate says what is wrong with the section.
+func (c DriftConfig) Validate() error {
+	var errs []error
+	if c.Interval < time.Second {
+		errs = append(errs, fmt.Errorf("interval: %s is shorter than a second", c.Interval))
+	}
+	switch c.Mode {
+	case "report":
+	case "mend":
+		errs = append(errs, errors.New(`mode: "mend" is not in this version: "report" is`))
+	default:
+		errs = append(errs, fmt.Errorf("mode: %q is not known: report", c.Mode))
+	}
+	return errors.Join(errs...)
+}
+
+// MetricsConfig is the section "metrics": how the agent is scraped.
+type MetricsConfig struct {
+	// Listen is the address of /metrics, /healthz, /readyz and the page; nothing listens when
+	// it is empty.
+	Listen string `yaml:"listen"`
+	// WebConfigFile is an exporter-toolkit file with TLS, client certificates, basic auth.
+	WebConfigFile string `yaml:"webConfigFile"`
+}
+
+// LogConfig is the section "log".
+type LogConfig struct {
+	Level string `yaml:"level"` // debug, info, warn or error
+	// Format is auto (the journal's own fields under systemd, text elsewhere), text or json.
+	Format string `yaml:"format"`
+}
+
+// Validate says what is wrong with the section.
+func (c LogConfig) Validate() error {
+	var errs []error
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		errs = append(errs, fmt.Errorf("level: %q is none of debug, info, warn, error", c.Level))
+	}
+	if !slices.Contains([]string{"auto", "text", "json"}, c.Format) {
+		errs = append(errs, fmt.Errorf("format: %q is none of auto, text, json", c.Format))
+	}
+	return errors.Join(errs...)
+}
+
+// Default is the configuration of an empty file, but for role, which has no default.
+func Default() Config {
+	return Config{
+		Network:  bootstrap.NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
+		Kernel:   kernel.DefaultConfig(),
+		Packages: bootstrap.PackagesConfig{KubernetesVersion: "1.36"},
+		Backup:   etcdbackup.DefaultConfig(),
+		Certs:    certs.DefaultConfig(),
+		Drift:    DriftConfig{Interval: 10 * time.Minute, Mode: "report"},
+		Metrics:  MetricsConfig{Listen: "127.0.0.1:10980"},
+		Log:      LogConfig{Level: "info", Format: "auto"},
+	}
+}
+
+// Validate says everything that is wrong, each complaint beginning with the key's path.
+func (c Config) Validate() error {
+	return errors.Join(
+		c.Role.Validate(),
+		within("node", c.Node.Validate()),
+		within("network", c.Network.Validate()),
+		within("preflight", c.Preflight.Validate()),
+		within("kernel", c.Kernel.Validate()),
+		within("packages", c.Packages.Validate()),
+		within("images", c.Images.Validate()),
+		within("kubeadm", c.Kubeadm.Validate()),
+		bootstrap.ValidateAddons(c.Addons),
+		within("backup", c.Backup.Validate()),
+		within("certs", c.Certs.Validate()),
+		within("drift", c.Drift.Validate()),
+		within("log", c.Log.Validate()),
+	)
+}
+
+// within puts the section's name before each complaint about it.
+func within(section string, err error) error {
+	var errs []error
+	for _, e := range flatten(err) {
+		errs = append(errs, fmt.Errorf("%s.%w", section, e))
+	}
+	return errors.Join(errs...)
+}
+
+// flatten takes apart what errors.Join has joined.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, flatten(e)...)
+	}
+	return out
+}
+
+// Load reads and validates the file at path. A file that is not there is fs.ErrNotExist.
+func Load(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(path, data)
+}

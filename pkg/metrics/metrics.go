@@ -1,0 +1,231 @@
+// Package metrics is the registry and every metric of the agent, in one file. It holds no
+// package state: whoever runs steps, jobs or scans reports to a *Metrics that it was given.
+package metrics
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Metrics is everything the agent exports. Times are unix seconds in gauges called
+// _timestamp_seconds: how long ago is the reader's arithmetic, and a value that is always
+// changing compresses badly.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	stepClean    *prometheus.GaugeVec
+	stepChanges  *prometheus.GaugeVec
+	stepFindings *prometheus.GaugeVec
+	stepDuration *prometheus.GaugeVec
+	stepLastRun  *prometheus.GaugeVec
+
+	jobRuns        *prometheus.CounterVec
+	jobLastRun     *prometheus.GaugeVec
+	jobLastSuccess *prometheus.GaugeVec
+	jobNextRun     *prometheus.GaugeVec
+	jobDuration    *prometheus.GaugeVec
+
+	certNotAfter   *prometheus.GaugeVec
+	certNotBefore  *prometheus.GaugeVec
+	certUnreadable *prometheus.GaugeVec
+
+	snapshotTime     *prometheus.GaugeVec
+	snapshotSize     *prometheus.GaugeVec
+	snapshotRevision *prometheus.GaugeVec
+	snapshotKeys     *prometheus.GaugeVec
+	snapshotsStored  *prometheus.GaugeVec
+
+	bootstrapComplete prometheus.Gauge
+	configLoaded      prometheus.Gauge
+	configReloadOK    prometheus.Gauge
+	configReloadTime  prometheus.Gauge
+
+	mu        sync.Mutex
+	certFiles map[[3]string]bool // the path, user and kind of what the last scan found
+	certBad   map[string]bool
+}
+
+// New makes the registry and all metrics. version and revision name the build.
+func New(version, revision string) *Metrics {
+	r := prometheus.NewRegistry()
+	f := factory{r}
+	m := &Metrics{
+		Registry: r,
+
+		stepClean:    f.vec("step_clean", "1 when the step's last check found nothing to change, else 0.", "step"),
+		stepChanges:  f.vec("step_changes", "Differences that apply is for, found by the step's last check.", "step"),
+		stepFindings: f.vec("step_findings", "Differences that only a person can mend, found by the step's last check.", "step"),
+		stepDuration: f.vec("step_duration_seconds", "How long the step's last check, or check and apply, took.", "step"),
+		stepLastRun:  f.vec("step_last_run_timestamp_seconds", "When the step was last checked.", "step"),
+
+		jobLastRun:     f.vec("job_last_run_timestamp_seconds", "When the job last ended, whatever its result; 0 before.", "job"),
+		jobLastSuccess: f.vec("job_last_success_timestamp_seconds", "When the job last ended well; 0 before.", "job"),
+		jobNextRun:     f.vec("job_next_run_timestamp_seconds", "When the job is due next.", "job"),
+		jobDuration:    f.vec("job_duration_seconds", "How long the job's last run took.", "job"),
+
+		certNotAfter:   f.vec("certificate_not_after_timestamp_seconds", "When the certificate expires; of a file with several, the first to expire.", "path", "user", "kind"),
+		certNotBefore:  f.vec("certificate_not_before_timestamp_seconds", "When the certificate that expires first begins to be valid.", "path", "user", "kind"),
+		certUnreadable: f.vec("certificate_unreadable", "1 for a file that should hold certificates and cannot be read or parsed.", "path"),
+
+		snapshotTime:     f.vec("etcd_snapshot_last_success_timestamp_seconds", "When the newest verified etcd snapshot in the store was taken; 0 when there is none.", "store"),
+		snapshotSize:     f.vec("etcd_snapshot_size_bytes", "Size of the newest verified etcd snapshot in the store.", "store"),
+		snapshotRevision: f.vec("etcd_snapshot_revision", "etcd revision of the newest verified snapshot in the store.", "store"),
+		snapshotKeys:     f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
+		snapshotsStored:  f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
+
+		bootstrapComplete: f.gauge("bootstrap_complete", "1 once every step of the bootstrap has been applied on this host, else 0."),
+		configLoaded:      f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
+		configReloadOK:    f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
+		configReloadTime:  f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
+	}
+	m.jobRuns = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "nodeagent", Name: "job_runs_total", Help: "Runs of the job, by result.",
+	}, []string{"job", "result"})
+	r.MustRegister(m.jobRuns, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	f.vec("build_info", "1, with the build in its labels.", "version", "revision", "goversion").
+		WithLabelValues(version, revision, runtime.Version()).Set(1)
+	return m
+}
+
+type factory struct{ registry *prometheus.Registry }
+
+func (f factory) vec(name, help string, labels ...string) *prometheus.GaugeVec {
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "nodeagent", Name: name, Help: help}, labels)
+	f.registry.MustRegister(v)
+	return v
+}
+
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "nodeagent", Name: name, Help: help})
+	f.registry.MustRegister(g)
+	return g
+}
+
+// Step reports the end of a step's check, or of its check and apply.
+func (m *Metrics) Step(name string, clean bool, changes, findings int, took time.Duration, at time.Time) {
+	m.stepClean.WithLabelValues(name).Set(number(clean))
+	m.stepChanges.WithLabelValues(name).Set(float64(changes))
+	m.stepFindings.WithLabelValues(name).Set(float64(findings))
+	m.stepDuration.WithLabelValues(name).Set(took.Seconds())
+	m.stepLastRun.WithLabelValues(name).Set(seconds(at))
+}
+
+// JobKnown makes the series of a job, with what is known of it from before the agent's start.
+func (m *Metrics) JobKnown(name string, lastRun, lastSuccess time.Time) {
+	m.jobRuns.WithLabelValues(name, "success")
+	m.jobRuns.WithLabelValues(name, "failure")
+	m.jobDuration.WithLabelValues(name)
+	m.jobLastRun.WithLabelValues(name).Set(seconds(lastRun))
+	m.jobLastSuccess.WithLabelValues(name).Set(seconds(lastSuccess))
+}
+
+// JobGone removes the series of a job that is no longer configured.
+func (m *Metrics) JobGone(name string) {
+	labels := prometheus.Labels{"job": name}
+	m.jobRuns.DeletePartialMatch(labels)
+	for _, v := range []*prometheus.GaugeVec{m.jobLastRun, m.jobLastSuccess, m.jobNextRun, m.jobDuration} {
+		v.DeletePartialMatch(labels)
+	}
+}
+
+// JobNext reports when a job is due.
+func (m *Metrics) JobNext(name string, at time.Time) {
+	m.jobNextRun.WithLabelValues(name).Set(seconds(at))
+}
+
+// JobDone reports the end of a job's run.
+func (m *Metrics) JobDone(name string, ok bool, took time.Duration, at time.Time) {
+	result := "failure"
+	if ok {
+		result = "success"
+		m.jobLastSuccess.WithLabelValues(name).Set(seconds(at))
+	}
+	m.jobRuns.WithLabelValues(name, result).Inc()
+	m.jobLastRun.WithLabelValues(name).Set(seconds(at))
+	m.jobDuration.WithLabelValues(name).Set(took.Seconds())
+}
+
+// Certificate is one row of a scan: the certificate of a file (and of a kubeconfig's user)
+// that expires first.
+type Certificate struct {
+	Path, User, Kind    string
+	NotBefore, NotAfter time.Time
+}
+
+// Certificates reports a whole scan; what an earlier scan reported and this one does not is
+// removed. unreadable are the files that could not be read.
+func (m *Metrics) Certificates(list []Certificate, unreadable []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// New series first, then the stale ones: a scrape in between sees too much, never nothing.
+	files, bad := map[[3]string]bool{}, map[string]bool{}
+	for _, c := range list {
+		files[[3]string{c.Path, c.User, c.Kind}] = true
+		m.certNotAfter.WithLabelValues(c.Path, c.User, c.Kind).Set(seconds(c.NotAfter))
+		m.certNotBefore.WithLabelValues(c.Path, c.User, c.Kind).Set(seconds(c.NotBefore))
+	}
+	for _, path := range unreadable {
+		bad[path] = true
+		m.certUnreadable.WithLabelValues(path).Set(1)
+	}
+	for k := range m.certFiles {
+		if !files[k] {
+			m.certNotAfter.DeleteLabelValues(k[:]...)
+			m.certNotBefore.DeleteLabelValues(k[:]...)
+		}
+	}
+	for path := range m.certBad {
+		if !bad[path] {
+			m.certUnreadable.DeleteLabelValues(path)
+		}
+	}
+	m.certFiles, m.certBad = files, bad
+}
+
+// Snapshot is what is exported of the newest snapshot in a store.
+type Snapshot struct {
+	Taken          time.Time
+	Size           int64
+	Revision, Keys int64
+}
+
+// Snapshots reports how many verified snapshots a store holds and the newest of them, which
+// is the zero Snapshot when there is none.
+func (m *Metrics) Snapshots(store string, stored int, newest Snapshot) {
+	m.snapshotsStored.WithLabelValues(store).Set(float64(stored))
+	m.snapshotTime.WithLabelValues(store).Set(seconds(newest.Taken))
+	m.snapshotSize.WithLabelValues(store).Set(float64(newest.Size))
+	m.snapshotRevision.WithLabelValues(store).Set(float64(newest.Revision))
+	m.snapshotKeys.WithLabelValues(store).Set(float64(newest.Keys))
+}
+
+// Bootstrapped reports whether this host's bootstrap is complete.
+func (m *Metrics) Bootstrapped(complete bool) { m.bootstrapComplete.Set(number(complete)) }
+
+// ConfigLoaded reports an attempt to load the configuration. idle is an agent without one.
+func (m *Metrics) ConfigLoaded(ok, idle bool, at time.Time) {
+	m.configLoaded.Set(number(!idle))
+	m.configReloadOK.Set(number(ok))
+	if ok {
+		m.configReloadTime.Set(seconds(at))
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// seconds is unix time, 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
