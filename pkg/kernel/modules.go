@@ -82,7 +82,7 @@ func (m modules) missing() ([]string, error) {
 	}
 	var missing []string
 	for _, name := range m.names {
-		loaded, err := m.h.Exists("/sys/module/" + underscored(name))
+		loaded, err := m.loaded(underscored(name))
 		if err != nil {
 			return nil, fmt.Errorf("check module %s: %w", name, err)
 		}
@@ -91,6 +91,17 @@ func (m modules) missing() ([]string, error) {
 		}
 	}
 	return missing, nil
+}
+
+// loaded looks for what a module leaves in the running kernel. A built-in one without
+// parameters leaves nothing in /sys/module, and a kernel made without modules has no list of
+// those built in; br_netfilter is then known by its sysctls.
+func (m modules) loaded(name string) (bool, error) {
+	there, err := m.h.Exists("/sys/module/" + name)
+	if err == nil && !there && name == "br_netfilter" {
+		return m.h.Exists(procSys + "net/bridge/bridge-nf-call-iptables")
+	}
+	return there, err
 }
 
 // builtin lists the modules that are part of the running kernel. A kernel without that list

@@ -60,6 +60,13 @@ func TestModulesConvergesInAnImage(t *testing.T) {
 	steptest.Converges(t, h, s)
 }
 
+func TestModulesOfAKernelMadeWithoutAny(t *testing.T) {
+	h := machine(t, freshSysctls(map[string]string{"/proc/sys/kernel/osrelease": "6.18.1-custom\n", "/sys/module/overlay/parameters/x": "N"}))
+	s := Modules(h, nil)
+	wantChanges(t, s, modulesPath+`: "missing" → "overlay, br_netfilter"`)
+	steptest.Converges(t, h, s)
+}
+
 func TestModulesThatCannotBeLoaded(t *testing.T) {
 	tests := map[string]struct {
 		files map[string]string

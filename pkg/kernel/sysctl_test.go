@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,6 +61,15 @@ func TestSysctlsConvergesInAnImage(t *testing.T) {
 	h := image(t, map[string]string{sysctlFile: "net.ipv4.ip_forward = 0\n"})
 	s := Sysctls(h, nil)
 	wantChanges(t, s, sysctlFile+`: "net.ipv4.ip_forward = 0" → "`+kubernetesSays+`"`)
+	steptest.Converges(t, h, s)
+}
+
+func TestSysctlsMendsAFileOfTheSameLength(t *testing.T) {
+	h := image(t, nil)
+	s := Sysctls(h, nil)
+	apply(t, s)
+	put(t, h, sysctlFile, strings.Replace(read(t, h, sysctlFile), "ip_forward = 1", "ip_forward = 0", 1))
+	wantChanges(t, s, sysctlFile+`: "`+strings.TrimSuffix(kubernetesSays, "1")+`0" → "`+kubernetesSays+`"`)
 	steptest.Converges(t, h, s)
 }
 
