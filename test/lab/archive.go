@@ -25,6 +25,7 @@ type image struct {
 	ref        string
 	entrypoint []string
 	user       string
+	labels     map[string]string // what tells images of equal content apart
 	layers     []layer
 }
 
@@ -102,6 +103,7 @@ type imageConfig struct {
 		Entrypoint []string `json:",omitempty"`
 		User       string   `json:",omitempty"`
 		Env        []string
+		Labels     map[string]string `json:",omitempty"`
 	} `json:"config"`
 	Rootfs struct {
 		Type    string   `json:"type"`
@@ -137,6 +139,7 @@ func writeImages(tw *tar.Writer, images []image) error {
 		var config imageConfig
 		config.Architecture, config.OS = "amd64", "linux"
 		config.Config.Entrypoint, config.Config.User = im.entrypoint, im.user
+		config.Config.Labels = im.labels
 		config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		config.Rootfs.Type = "layers"
 		config.History = make([]struct{}, len(im.layers))

@@ -11,14 +11,16 @@ import (
 	"strings"
 )
 
-// ControlPlaneImages and AddonImages are the archives that Images makes.
+// The archives that Images makes. The whole is smaller than its parts together: a layer is in
+// an archive once.
 const (
 	ControlPlaneImages = "control-plane.tar"
 	AddonImages        = "addons.tar"
+	AllImages          = "all.tar"
 )
 
 // imagesFormat is raised when the code below makes something else of the same inputs.
-const imagesFormat = "images 1"
+const imagesFormat = "images 2"
 
 // images is the docker archives of what kubeadm wants, with the references kubeadm names.
 func images() artefact {
@@ -105,7 +107,9 @@ func layOut(scratch string, refs []string, needs map[string]string) (map[string]
 		default:
 			return nil, fmt.Errorf("kubeadm wants an image that the lab cannot make: %s", ref)
 		}
+		im.labels = map[string]string{"org.opencontainers.image.title": name}
 		archives[archive] = append(archives[archive], im)
+		archives[AllImages] = append(archives[AllImages], im)
 	}
 	return archives, nil
 }

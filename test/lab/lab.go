@@ -27,8 +27,8 @@ func Kubernetes(ctx context.Context) (string, error) { return Build(ctx, "kubern
 func Etcd(ctx context.Context) (string, error) { return Build(ctx, "etcd") }
 
 // Images is the directory of control-plane.tar (kube-apiserver, kube-controller-manager,
-// kube-scheduler, etcd, pause) and addons.tar (kube-proxy, coredns): docker archives of the
-// images that `kubeadm config images list` names.
+// kube-scheduler, etcd, pause), addons.tar (kube-proxy, coredns) and all.tar: docker archives
+// of the images that `kubeadm config images list` names.
 func Images(ctx context.Context) (string, error) { return Build(ctx, "images") }
 
 // Rootfs is a directory whose "rootfs" is the Debian system of the VM image, as a plain

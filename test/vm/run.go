@@ -84,11 +84,19 @@ func (v *VM) exec(ctx context.Context, script string, stdin []byte) (Result, err
 	return Result{string(status.Out), string(status.Err), status.Exitcode}, nil
 }
 
-// MustRun is Run that ends the test unless the script exits 0; bash stops at its first
-// failing command. It returns stdout without the last newline.
+// strict begins the scripts of MustRun and Eventually: the first command that fails ends them.
+// bash does not count "! command" among those, so there is "not command".
+const strict = `set -euo pipefail
+not() { ! "$@"; }
+`
+
+// MustRun is Run that ends the test unless the script exits 0. bash stops at its first failing
+// command, also one in a pipeline (so no "| grep -q", which hangs up on the command before it),
+// and "not command" fails where the command does not. It returns stdout without the last
+// newline.
 func (v *VM) MustRun(ctx context.Context, t testing.TB, script string) string {
 	t.Helper()
-	r, err := v.Run(ctx, "set -euo pipefail\n"+script)
+	r, err := v.Run(ctx, strict+script)
 	if err != nil {
 		t.Fatalf("%s\n%v", script, err)
 	}
@@ -98,7 +106,7 @@ func (v *VM) MustRun(ctx context.Context, t testing.TB, script string) string {
 	return strings.TrimSuffix(r.Stdout, "\n")
 }
 
-// Eventually runs the script once a second until it exits 0, and ends the test when that has
+// Eventually runs the script, as MustRun does, once a second until it exits 0, and ends the test when that has
 // not come about within the time. It returns stdout without the last newline.
 func (v *VM) Eventually(ctx context.Context, t testing.TB, within time.Duration, script string) string {
 	t.Helper()
@@ -106,7 +114,7 @@ func (v *VM) Eventually(ctx context.Context, t testing.TB, within time.Duration,
 	defer cancel()
 	var last Result
 	for {
-		r, err := v.Run(ctx, "set -euo pipefail\n"+script)
+		r, err := v.Run(ctx, strict+script)
 		if err == nil && r.Code == 0 {
 			return strings.TrimSuffix(r.Stdout, "\n")
 		}

@@ -1,0 +1,117 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	_ "embed"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nodeagent/nodeagent/test/lab"
+	"github.com/nodeagent/nodeagent/test/vm"
+)
+
+//go:embed testdata/config.yaml
+var configuration []byte
+
+const (
+	configPath = "/etc/nodeagent/config.yaml"
+	// initialized is the state of the machine between the end of kubeadm init and the next
+	// thing the agent does.
+	initialized = "initialized"
+)
+
+// TestFreshNode is the life of one machine: installed, made a node by the daemon alone, looked
+// at from all sides, rebooted, adopted; then put back to the moment after kubeadm init, killed
+// there, and made a node all the same.
+func TestFreshNode(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 28*time.Minute)
+	defer cancel()
+	v := boot(ctx, t)
+	for _, part := range []struct {
+		name   string
+		within time.Duration
+		run    func(context.Context, *testing.T, *vm.VM)
+		needed bool // without it the parts that follow mean nothing
+	}{
+		{"a fresh machine", time.Minute, isFresh, true},
+		{"apt installs the package", 3 * time.Minute, install, true},
+		{"the daemon runs kubeadm init", 15 * time.Minute, initializes, true},
+		{"the node becomes ready", 10 * time.Minute, becomesReady, true},
+		{"the host is as Kubernetes wants it", 2 * time.Minute, hostIsPrepared, false},
+		{"pods run", 8 * time.Minute, podsRun, false},
+		{"a scheduled snapshot restores", 6 * time.Minute, snapshotRestores, false},
+		{"certificates", 4 * time.Minute, certificatesAgree, false},
+		{"metrics", 2 * time.Minute, metricsAreGood, false},
+		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
+		{"plan shows a difference", 3 * time.Minute, planShows, false},
+		{"after a reboot", 12 * time.Minute, reboots, true},
+		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
+		{"killed after kubeadm init, and rebooted", 12 * time.Minute, killed, false},
+	} {
+		passed := t.Run(part.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(ctx, part.within)
+			defer cancel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					explain(t, v)
+				}
+			})
+			part.run(ctx, t, v)
+		})
+		if part.needed && !passed {
+			t.FailNow()
+		}
+	}
+}
+
+func boot(ctx context.Context, t *testing.T) *vm.VM {
+	images, err := lab.Images(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{{Label: "files", Files: map[string]string{
+		"nodeagent.deb": debianPackage(t),
+		"images.tar":    filepath.Join(images, lab.AllImages),
+	}}}})
+}
+
+// debianPackage is the package under test: $NODEAGENT_DEB, or the newest that was made here.
+func debianPackage(t *testing.T) string {
+	if deb := os.Getenv("NODEAGENT_DEB"); deb != "" {
+		return deb
+	}
+	found, err := filepath.Glob("../../dist/nodeagent_*_amd64.deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var newest string
+	var made time.Time
+	for _, file := range found {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.ModTime().After(made) {
+			newest, made = file, info.ModTime()
+		}
+	}
+	if newest == "" {
+		t.Fatal("there is no package in dist: run `make package`, or set NODEAGENT_DEB")
+	}
+	return newest
+}
+
+// explain prints what an operator would look at.
+func explain(t *testing.T, v *vm.VM) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r, err := v.Run(ctx, `nodeagent status
+		journalctl -u nodeagent --no-pager -o short-monotonic -n 60
+		tail -n 20 /var/log/nodeagent/*.log
+		ctr -n k8s.io task ls; journalctl -u kubelet --no-pager -o cat -n 15 | cut -c1-300; uptime`)
+	t.Logf("%v %v", r, err)
+}
