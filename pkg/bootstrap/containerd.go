@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -132,7 +131,18 @@ func (c containerd) effective(ctx context.Context, doc []byte) (map[string]any, 
 	case doc == nil:
 		return c.ask(ctx, "config", "default")
 	}
-	return c.dump(ctx, containerdConfig)
+	tree, err := c.dump(ctx, containerdConfig)
+	if err != nil {
+		return nil, err
+	}
+	file, err := decodeTOML(doc)
+	if err != nil {
+		return nil, err
+	}
+	if versionOf(file) > versionOf(tree) { // 1.6 ignores such a file without a word
+		return nil, fmt.Errorf("read %s: it is of version %d and this containerd reads %d at most", containerdConfig, versionOf(file), versionOf(tree))
+	}
+	return tree, nil
 }
 
 func (c containerd) dump(ctx context.Context, path string) (map[string]any, error) {
@@ -235,134 +245,4 @@ func (c containerd) configure(ctx context.Context) error {
 		return err
 	}
 	return c.host.WriteFile(containerdConfig, doc, mode)
-}
-
-// newConfig is what a host without a configuration gets; the settings are added to it.
-const newConfig = `# Written by nodeagent, which found no configuration of containerd here. It is yours to add to:
-# nodeagent edits the values of the keys below in place, and leaves everything else alone.
-`
-
-// enabled is the file with the CRI switched on, if it was off, and with a version that its
-// settings can be written in: a file of version 1 that has no plugins' settings yet is as
-// good as one of version 2, which later releases read too.
-func enabled(doc []byte, effective map[string]any) ([]byte, error) {
-	if doc == nil {
-		return setTOML([]byte(newConfig), []string{"version"}, max(2, versionOf(effective)))
-	}
-	doc, err := dropTOML(doc, []string{"disabled_plugins"}, isCRI)
-	if err != nil {
-		return nil, err
-	}
-	tree, err := decodeTOML(doc)
-	if err != nil {
-		return nil, err
-	}
-	short := false // version 1 has short names of plugins, which version 2 does not know
-	for _, list := range []string{"disabled_plugins", "required_plugins"} {
-		names, _ := tree[list].([]any)
-		short = short || len(names) > 0
-	}
-	if versionOf(tree) < 2 && tree["plugins"] == nil && !short {
-		return setTOML(doc, []string{"version"}, int64(2))
-	}
-	return doc, nil
-}
-
-// with is the file with some of the settings, which are chosen by their index.
-func (c containerd) with(doc []byte, effective map[string]any, indexes []int) ([]byte, error) {
-	tree, err := decodeTOML(doc)
-	if err != nil {
-		return nil, err
-	}
-	list, err := settings(versionOf(tree), c.pause, effective)
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range indexes {
-		if doc, err = setTOML(doc, list[i].path, list[i].want); err != nil {
-			return nil, err
-		}
-	}
-	return doc, nil
-}
-
-// editUnproven is edit where no containerd can be asked.
-func (c containerd) editUnproven(_ context.Context, doc []byte, _ map[string]any) ([]byte, error) {
-	doc, err := enabled(doc, nil)
-	if err != nil {
-		return nil, err
-	}
-	tree, err := decodeTOML(doc)
-	if err != nil {
-		return nil, err
-	}
-	_, indexes, err := c.differences(tree)
-	if err != nil {
-		return nil, err
-	}
-	return c.with(doc, tree, indexes)
-}
-
-// edit is the operator's file with what it lacks, as containerd itself confirms: of all that it
-// reads, nothing else may have changed. A setting can bring about the need for another: to
-// name an option of runc makes containerd 1.x forget the rest of its section's defaults.
-func (c containerd) edit(ctx context.Context, doc []byte, before map[string]any) (out []byte, err error) {
-	defer func() { err = errors.Join(err, c.host.Remove(containerdTrial)) }()
-	if out, err = enabled(doc, before); err != nil {
-		return nil, err
-	}
-	tree, err := c.try(ctx, out)
-	if err != nil {
-		return nil, err
-	}
-	allowed := [][]string{{"disabled_plugins"}}
-	for _, plugin := range criPlugins {
-		allowed = append(allowed, []string{"plugins", plugin}) // it was off, and had no settings
-	}
-	if others := strayed(before, tree, allowed); len(others) > 0 {
-		return nil, fmt.Errorf("enabling the CRI would change %s too: enable it by hand", strings.Join(others, ", "))
-	}
-	before = tree
-	for range 4 {
-		changes, indexes, err := c.differences(tree)
-		if err != nil {
-			return nil, err
-		}
-		if len(changes) == 0 {
-			return out, c.onlyWanted(before, tree)
-		}
-		if out, err = c.with(out, tree, indexes); err != nil {
-			return nil, err
-		}
-		if tree, err = c.try(ctx, out); err != nil {
-			return nil, err
-		}
-	}
-	changes, _, err := c.differences(tree)
-	if err == nil && len(changes) == 0 {
-		return out, c.onlyWanted(before, tree)
-	}
-	return nil, errors.Join(err, fmt.Errorf("containerd would still read %q: does a file that it imports say so?", changes))
-}
-
-func (c containerd) onlyWanted(before, after map[string]any) error {
-	list, err := settings(versionOf(after), c.pause, after)
-	if err != nil {
-		return err
-	}
-	var allowed [][]string
-	for _, s := range list {
-		allowed = append(allowed, s.path)
-	}
-	if others := strayed(before, after, allowed); len(others) > 0 {
-		return fmt.Errorf("containerd would read other values of %s too: edit it by hand", strings.Join(others, ", "))
-	}
-	return nil
-}
-
-func (c containerd) try(ctx context.Context, doc []byte) (map[string]any, error) {
-	if err := c.host.WriteFile(containerdTrial, doc, 0o600); err != nil {
-		return nil, err
-	}
-	return c.dump(ctx, containerdTrial)
 }

@@ -51,8 +51,9 @@ func versionOf(tree map[string]any) int64 {
 
 // criSetting is one key and the value it is to have: a string, a bool or a list of strings.
 type criSetting struct {
-	path []string
-	want any
+	path   []string
+	want   any
+	option bool // of the runtime whose type is the setting in front
 }
 
 // settings are what containerd has to read, as a configuration of the given version says it.
@@ -69,17 +70,17 @@ func settings(version int64, pause string, effective map[string]any) ([]criSetti
 		return nil, err
 	}
 	out := []criSetting{
-		{l.sandbox, pause},
-		{sub(l.cni, "conf_dir"), cniConfDir},
-		{sub(l.cni, "bin_dir"), cniBinDir},
+		{path: l.sandbox, want: pause},
+		{path: sub(l.cni, "conf_dir"), want: cniConfDir},
+		{path: sub(l.cni, "bin_dir"), want: cniBinDir},
 	}
 	if dirs, several := lookTree(effective, sub(at.cni, "bin_dirs")).([]any); several && version >= 3 {
-		out[2] = criSetting{sub(l.cni, "bin_dirs"), addTo(dirs, cniBinDir)}
+		out[2] = criSetting{path: sub(l.cni, "bin_dirs"), want: addTo(dirs, cniBinDir)}
 	}
 	for _, name := range runcRuntimes(effective, at) {
 		out = append(out,
-			criSetting{sub(l.runtimes, name, "runtime_type"), runcV2},
-			criSetting{sub(l.runtimes, name, "options", "SystemdCgroup"), true},
+			criSetting{path: sub(l.runtimes, name, "runtime_type"), want: runcV2},
+			criSetting{path: sub(l.runtimes, name, "options", "SystemdCgroup"), want: true, option: true},
 		)
 	}
 	return out, nil
@@ -134,14 +135,14 @@ func show(v any) string {
 	return fmt.Sprint(v)
 }
 
-// strayed names the keys, outside the allowed paths, whose values differ between two effective
+// strayed are the keys, outside the allowed paths, whose values differ between two effective
 // configurations. An absent key and an empty value are the same: containerd drops the empty
 // ones of a section as soon as a file mentions it. "imports" names the files themselves.
-func strayed(before, after map[string]any, allowed [][]string) []string {
+func strayed(before, after map[string]any, allowed [][]string) [][]string {
 	b, a := map[string]string{}, map[string]string{}
 	flatten(before, nil, b)
 	flatten(after, nil, a)
-	var out []string
+	var out [][]string
 	for key := range b {
 		if _, there := a[key]; !there {
 			a[key] = ""
@@ -151,10 +152,10 @@ func strayed(before, after map[string]any, allowed [][]string) []string {
 		path := strings.Split(key, "\x00")
 		covers := func(p []string) bool { return len(p) <= len(path) && slices.Equal(p, path[:len(p)]) }
 		if b[key] != value && path[0] != "imports" && !slices.ContainsFunc(allowed, covers) {
-			out = append(out, dotted(path))
+			out = append(out, path)
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, slices.Compare)
 	return out
 }
 
@@ -165,9 +166,30 @@ func flatten(v any, path []string, into map[string]string) {
 		}
 		return
 	}
-	switch text := fmt.Sprint(v); text {
-	case "", "0", "false", "[]", "map[]":
-	default:
-		into[strings.Join(path, "\x00")] = text
+	if !empty(v) {
+		into[strings.Join(path, "\x00")] = fmt.Sprint(v)
 	}
+}
+
+// empty says that a value is as good as none.
+func empty(v any) bool {
+	switch fmt.Sprint(v) {
+	case "<nil>", "", "0", "false", "[]":
+		return true
+	}
+	return false
+}
+
+// under says that path lies below the table prefix.
+func under(path, prefix []string) bool {
+	return len(path) > len(prefix) && slices.Equal(path[:len(prefix)], prefix)
+}
+
+// words joins paths for operators.
+func words(paths [][]string) string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = dotted(p)
+	}
+	return strings.Join(out, ", ")
 }
