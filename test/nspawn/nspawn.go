@@ -2,8 +2,8 @@
 // systemd, for tests of the unit, the package, D-Bus and the journal. It needs root, and
 // everything it changes lies under a temporary overlay and in control groups of its own.
 //
-// What it is not: a virtual machine. Modules cannot be loaded, swap is the host's, and control
-// groups are the host's kind.
+// What it is not: a virtual machine. Modules cannot be loaded, swap and most sysctls are the
+// host's and cannot be changed, and control groups are of the host's kind.
 package nspawn
 
 import (
@@ -96,7 +96,7 @@ func (m *Machine) start(path string) error {
 		"-D", m.rootfs, "--quiet", "--volatile=overlay", "--machine=" + m.name,
 		"--register=no", "--keep-unit", "--private-network", "--capability=all",
 		"--console=pipe", "--link-journal=no", "--timezone=off", "--resolv-conf=off",
-		"--system-call-filter=@keyring @swap bpf perf_event_open",
+		"--system-call-filter=@keyring bpf perf_event_open", // and not @swap: swap is the host's
 	}
 	// Overlays do not stack: what makes overlays of its own needs a real directory.
 	for _, dir := range []string{"containerd", "kubelet"} {
@@ -109,7 +109,8 @@ func (m *Machine) start(path string) error {
 	// it forks, and only the child.
 	script := m.group.joinScript() + `exec "$@"`
 	m.spawn = exec.Command("/bin/sh", append([]string{"-euc", script, "sh", path}, append(args, "--boot")...)...)
-	m.spawn.Env = append(baseEnv(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1")
+	// Of /proc/sys only net is the machine's own; the rest is the host's and stays read-only.
+	m.spawn.Env = append(baseEnv(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network")
 	m.spawn.Stdout, m.spawn.Stderr = console, console
 	m.spawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := m.spawn.Start(); err != nil {

@@ -35,6 +35,12 @@ func TestMachine(t *testing.T) {
 		if _, err := m.TryScript("false; true"); ExitCode(err) != 1 {
 			t.Errorf("a script goes on after a failure: %v", err)
 		}
+		if out, err := m.TryScript("echo 1 > /proc/sys/net/ipv4/ip_forward"); err != nil {
+			t.Errorf("a sysctl of its own network cannot be set: %s", out)
+		}
+		if _, err := m.TryScript("f=/proc/sys/vm/overcommit_memory; v=$(cat $f); echo $v > $f"); err == nil {
+			t.Error("the host's sysctls can be set")
+		}
 		m.Write(t, "/opt/a/b", []byte("text"), 0o640)
 		if out := m.Script(t, "stat -c %a /opt/a/b; cat /opt/a/b"); out != "640\ntext" {
 			t.Errorf("written file is %q", out)
