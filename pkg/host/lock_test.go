@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
@@ -121,30 +123,31 @@ func TestLockIsFreedWhenItsProcessEnds(t *testing.T) {
 
 func TestLockWaits(t *testing.T) {
 	h := host.New(t.TempDir())
-	unlock, err := h.TryLock(host.LockHost, "upgrade")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var told []string
-	tell := func(holder string) {
-		told = append(told, holder)
-		if len(told) == 1 {
-			unlock()
+	synctest.Test(t, func(t *testing.T) {
+		unlock, err := h.TryLock(host.LockHost, "upgrade")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	second, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(told) != 1 || !strings.HasPrefix(told[0], "upgrade (pid ") {
-		t.Errorf("told %q, want once, of the upgrade", told)
-	}
-	second()
-	third, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
-	if err != nil || len(told) != 1 {
-		t.Fatalf("a free lock: %v, told %q", err, told)
-	}
-	third()
+		go func() {
+			time.Sleep(time.Minute) // of the bubble's time: many tries
+			unlock()
+		}()
+		var told []string
+		tell := func(holder string) { told = append(told, holder) }
+		second, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 1 || !strings.HasPrefix(told[0], "upgrade (pid ") {
+			t.Errorf("told %q, want once, of the upgrade", told)
+		}
+		second()
+		third, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
+		if err != nil || len(told) != 1 {
+			t.Fatalf("a free lock: %v, told %q", err, told)
+		}
+		third()
+	})
 }
 
 func TestLockGivesUpWithItsContext(t *testing.T) {
