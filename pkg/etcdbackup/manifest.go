@@ -62,15 +62,21 @@ func ManifestName(object string) string { return object + manifestExt }
 
 // DecodeManifest reads a manifest and checks it against itself.
 func DecodeManifest(data []byte) (Manifest, error) {
-	var m Manifest
 	if len(data) > maxManifest {
 		return Manifest{}, errors.New("decode manifest: it is too large to be one")
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
+	var format struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &format); err != nil {
 		return Manifest{}, fmt.Errorf("decode manifest: %w", err)
 	}
-	if m.Version > manifestVersion {
-		return Manifest{}, fmt.Errorf("decode manifest: version %d: %w", m.Version, ErrLaterVersion)
+	if format.Version > manifestVersion {
+		return Manifest{}, fmt.Errorf("decode manifest: version %d: %w", format.Version, ErrLaterVersion)
+	}
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return Manifest{}, fmt.Errorf("decode manifest: %w", err)
 	}
 	if err := m.check(); err != nil {
 		return Manifest{}, fmt.Errorf("decode manifest: %w", err)

@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"time"
-
-	"go.etcd.io/etcd/etcdutl/v3/snapshot"
-	"go.uber.org/zap"
 )
 
 // ErrStalled is a member that stopped sending.
@@ -64,16 +60,4 @@ func because(ctx context.Context, err error) error {
 		return fmt.Errorf("read snapshot: %w", cause)
 	}
 	return err
-}
-
-// inspect walks the whole database in a snapshot file, which it opens read-only. It is to be
-// called after the trailer was checked: a file that is cut short faults where it is mapped.
-func inspect(path string) (content snapshot.Status, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("its structure is broken: %v", r)
-		}
-	}()
-	return snapshot.NewV3(zap.NewNop()).Status(path)
 }

@@ -158,18 +158,18 @@ func (s *save) verify(d *digest, member Member) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	content, err := inspect(s.live()[0].draft.Path())
+	content, err := inspect(s.live()[0].draft.Path(), d.size)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("inspect snapshot: %w", err)
 	}
-	if content.Version != "" {
-		member.StorageVersion = content.Version
+	if content.storageVersion != "" {
+		member.StorageVersion = content.storageVersion
 	}
 	m := Manifest{
 		Version:  manifestVersion,
 		Host:     s.req.Host,
 		Time:     s.req.Now.UTC().Truncate(time.Second),
-		Snapshot: Snapshot{Size: d.size, SHA256: sum, Revision: content.Revision, Keys: content.TotalKey},
+		Snapshot: Snapshot{Size: d.size, SHA256: sum, Revision: content.revision, Keys: content.keys},
 		Etcd:     member,
 	}
 	name := Name{Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision}

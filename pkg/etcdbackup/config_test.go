@@ -1,0 +1,106 @@
+package etcdbackup_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+	_ "time/tzdata"
+
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+)
+
+func TestValidate(t *testing.T) {
+	type config = etcdbackup.Config
+	file := func(dirs ...string) (stores []etcdbackup.StoreConfig) {
+		for _, d := range dirs {
+			stores = append(stores, etcdbackup.StoreConfig{File: &etcdbackup.FileConfig{Dir: d}})
+		}
+		return stores
+	}
+	for name, tt := range map[string]struct {
+		change func(*config)
+		want   []string // beginnings of the error's lines
+	}{
+		"default":               {func(*config) {}, nil},
+		"descriptor":            {func(c *config) { c.Schedule = "@daily" }, nil},
+		"every":                 {func(c *config) { c.Schedule = "@every 30s" }, nil},
+		"Sunday as 7":           {func(c *config) { c.Schedule = "0 3 * * 7" }, nil},
+		"leap day":              {func(c *config) { c.Schedule = "0 0 29 2 *" }, nil},
+		"zone":                  {func(c *config) { c.TimeZone = "Europe/Berlin" }, nil},
+		"interval":              {func(c *config) { c.Interval = time.Second }, nil},
+		"interval, no schedule": {func(c *config) { c.Interval, c.Schedule = time.Hour, "" }, nil},
+		"two stores":            {func(c *config) { c.Stores = file("/a", "/b") }, nil},
+		"empty schedule":        {func(c *config) { c.Schedule = "" }, []string{"schedule: "}},
+		"six fields":            {func(c *config) { c.Schedule = "0 0 * * * *" }, []string{"schedule: "}},
+		"minute 60":             {func(c *config) { c.Schedule = "60 * * * *" }, []string{"schedule: "}},
+		"February 30":           {func(c *config) { c.Schedule = "0 0 30 2 *" }, []string{"schedule: "}},
+		"zone in the schedule":  {func(c *config) { c.Schedule = "TZ=UTC 0 0 * * *" }, []string{"schedule: "}},
+		"bare zone":             {func(c *config) { c.Schedule = "CRON_TZ=" }, []string{"schedule: "}},
+		"unknown zone":          {func(c *config) { c.TimeZone = "Mars/Olympus" }, []string{"timeZone: "}},
+		"zone outside":          {func(c *config) { c.TimeZone = "../etc/passwd" }, []string{"timeZone: "}},
+		"no zone":               {func(c *config) { c.TimeZone = "" }, []string{"timeZone: "}},
+		"short interval":        {func(c *config) { c.Interval = time.Millisecond }, []string{"interval: "}},
+		"negative interval":     {func(c *config) { c.Interval = -time.Hour }, []string{"interval: "}},
+		"no store":              {func(c *config) { c.Stores = nil }, []string{"stores: "}},
+		"a store of no kind":    {func(c *config) { c.Stores = append(c.Stores, etcdbackup.StoreConfig{}) }, []string{"stores[1]: "}},
+		"no directory":          {func(c *config) { c.Stores = file("") }, []string{"stores[0].file.dir: "}},
+		"a relative directory":  {func(c *config) { c.Stores = file("/a", "b") }, []string{"stores[1].file.dir: "}},
+		"an unclean directory":  {func(c *config) { c.Stores = file("/a/") }, []string{"stores[0].file.dir: "}},
+		"the root":              {func(c *config) { c.Stores = file("/") }, []string{"stores[0].file.dir: "}},
+		"one directory twice":   {func(c *config) { c.Stores = file("/a", "/a") }, []string{"stores[1].file.dir: "}},
+		"nothing kept":          {func(c *config) { c.Retention.KeepLast = 0 }, []string{"retention.keepLast: "}},
+		"several mistakes":      {func(c *config) { c.Schedule, c.Stores, c.Retention.KeepLast = "x", nil, -1 }, []string{"schedule: ", "stores: ", "retention.keepLast: "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := etcdbackup.DefaultConfig()
+			tt.change(&c)
+			err := c.Validate()
+			var lines []string
+			if err != nil {
+				lines = strings.Split(err.Error(), "\n")
+			}
+			if len(lines) != len(tt.want) {
+				t.Fatalf("%d errors, want %d: %v", len(lines), len(tt.want), err)
+			}
+			for i, want := range tt.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("%q does not begin with %q", lines[i], want)
+				}
+			}
+			from := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+			if err == nil && !c.Next(from).After(from) {
+				t.Errorf("valid, and next after %s is %s", from, c.Next(from))
+			}
+		})
+	}
+}
+
+func TestNext(t *testing.T) {
+	for name, tt := range map[string]struct {
+		schedule, zone string
+		interval       time.Duration
+		after, want    string
+	}{
+		"default":                       {"0 */6 * * *", "UTC", 0, "2026-11-21T12:00:00Z", "2026-11-21T18:00:00Z"},
+		"seconds are dropped":           {"* * * * *", "UTC", 0, "2026-11-21T12:00:30.5Z", "2026-11-21T12:01:00Z"},
+		"in its zone":                   {"0 3 * * *", "Asia/Tokyo", 0, "2026-11-21T12:00:00Z", "2026-11-21T18:00:00Z"},
+		"daily, in its zone":            {"@daily", "Asia/Tokyo", 0, "2026-11-21T12:00:00Z", "2026-11-21T15:00:00Z"},
+		"the hour that spring skips":    {"30 2 * * *", "Europe/Berlin", 0, "2026-03-28T12:00:00Z", "2026-03-29T01:30:00Z"},
+		"either day field, as crontab":  {"0 0 1 * 1", "UTC", 0, "2026-11-21T12:00:00Z", "2026-11-23T00:00:00Z"},
+		"an interval replaces schedule": {"0 0 1 1 *", "UTC", 5 * time.Second, "2026-11-21T12:00:00.25Z", "2026-11-21T12:00:05.25Z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := etcdbackup.Config{Schedule: tt.schedule, TimeZone: tt.zone, Interval: tt.interval}
+			after, err := time.Parse(time.RFC3339, tt.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Next(after).UTC().Format(time.RFC3339Nano); got != tt.want {
+				t.Errorf("next is %s, want %s", got, tt.want)
+			}
+		})
+	}
+	if got := (etcdbackup.Config{Schedule: "nonsense", TimeZone: "UTC"}).Next(noon); !got.IsZero() {
+		t.Errorf("an invalid schedule has a next time: %s", got)
+	}
+}

@@ -1,0 +1,326 @@
+package etcdbackup_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+// fakeSource sends what it is given instead of what etcd would.
+type fakeSource struct {
+	size   int64
+	stream func(context.Context) (io.ReadCloser, error)
+}
+
+func (s fakeSource) Describe(context.Context) (etcdbackup.Member, int64, error) {
+	return etcdbackup.Member{ClusterID: "1", MemberID: "2", Version: "3.6.8"}, s.size, nil
+}
+
+func (s fakeSource) Snapshot(ctx context.Context) (io.ReadCloser, error) { return s.stream(ctx) }
+
+func sends(data []byte) fakeSource {
+	return fakeSource{stream: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}}
+}
+
+// real is a snapshot of the real member.
+func real(t *testing.T) []byte {
+	t.Helper()
+	r, err := etcdbackup.FromClient(client).Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// altered sends the real member's snapshot as change makes it.
+func altered(t *testing.T, change func([]byte) []byte) fakeSource {
+	t.Helper()
+	return sends(change(real(t)))
+}
+
+// saveFails saves from source, which has to fail and to leave nothing.
+func saveFails(t *testing.T, source etcdbackup.Source) error {
+	t.Helper()
+	h, s := newStore(t)
+	report, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Store{s}, request(noon))
+	if err == nil || report.Manifest != (etcdbackup.Manifest{}) || report.Stores[0].Saved {
+		t.Errorf("report %+v, error %v, want a failure", report, err)
+	}
+	if got := files(t, h); len(got) != 0 {
+		t.Errorf("left %q", got)
+	}
+	return err
+}
+
+// etcd-backup-restore#778, #749, #45 and etcd#18340: damage that was found when restoring. The
+// first two kinds pass `etcdutl snapshot status`.
+func TestDamagedSnapshot(t *testing.T) {
+	for name, change := range map[string]func([]byte) []byte{
+		"one bit changed":        func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"hash cut off":           func(b []byte) []byte { return b[:len(b)-32] },
+		"one bit of hash":        func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
+		"truncated in a page":    func(b []byte) []byte { return b[:len(b)/2+7] },
+		"truncated, whole pages": func(b []byte) []byte { return b[:len(b)/8192*4096] },
+		"truncated to 32 in 512": func(b []byte) []byte { return b[:len(b)/8192*4096+32] },
+		"only a hash":            func(b []byte) []byte { return b[len(b)-32:] },
+		"twice":                  func(b []byte) []byte { return append(b, b...) },
+		"empty":                  func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := saveFails(t, altered(t, change)); !errors.Is(err, etcdbackup.ErrTrailer) {
+				t.Errorf("error %v, want ErrTrailer", err)
+			}
+		})
+	}
+}
+
+// A stream whose trailer is right and which is no database all the same.
+func TestBrokenStructure(t *testing.T) {
+	for name, page := range map[string]func([]byte) []byte{
+		"zeros":             func([]byte) []byte { return make([]byte, 1<<16) },
+		"meta pages only":   func(b []byte) []byte { return b[:8192] },
+		"data pages zeroed": func(b []byte) []byte { clear(b[8192:]); return b },
+		"pages swapped":     func(b []byte) []byte { copy(b[8192:], bytes.Clone(b[12288:])); return b },
+		"data pages noise":  func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := real(t)
+			err := saveFails(t, sends(withTrailer(page(data[:len(data)-32]))))
+			if err == nil || errors.Is(err, etcdbackup.ErrTrailer) || !strings.Contains(err.Error(), "inspect snapshot") {
+				t.Errorf("error %v, want one about the structure", err)
+			}
+		})
+	}
+}
+
+func TestEtcdFails(t *testing.T) {
+	data := real(t)
+	broken := errors.New("connection reset")
+	for name, source := range map[string]fakeSource{
+		"before the stream": {stream: func(context.Context) (io.ReadCloser, error) { return nil, broken }},
+		"within the stream": {stream: func(context.Context) (io.ReadCloser, error) {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(data[:len(data)/2]), failing{broken})), nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := saveFails(t, source); !errors.Is(err, broken) {
+				t.Errorf("error %v, want the cause", err)
+			}
+		})
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// etcd-druid#307: a fixed time-out on the whole is too short for somebody. Only silence ends a
+// save: slow is fine.
+func TestStall(t *testing.T) {
+	data := real(t)
+	slow := func(pieces int) fakeSource {
+		return fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
+			return &drip{ctx: ctx, data: data, piece: len(data)/100 + 1, pieces: pieces, every: 29 * time.Second}, nil
+		}}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, s := newStore(t)
+		began := time.Now()
+		report, err := etcdbackup.Save(t.Context(), slow(100), []etcdbackup.Store{s}, request(noon))
+		if err != nil || !report.Stores[0].Saved {
+			t.Errorf("a slow stream of %s: %+v, %v", time.Since(began), report, err)
+		}
+		if time.Since(began) < 45*time.Minute {
+			t.Errorf("the slow stream took %s: it proves nothing", time.Since(began))
+		}
+
+		began = time.Now()
+		err = saveFails(t, slow(50))
+		if took := time.Since(began) - 50*29*time.Second; !errors.Is(err, etcdbackup.ErrStalled) || took != etcdbackup.DefaultStall {
+			t.Errorf("a stream that stops: %v after %s, want ErrStalled after %s", err, took, etcdbackup.DefaultStall)
+		}
+
+		began = time.Now()
+		silent := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		if err := saveFails(t, silent); !errors.Is(err, etcdbackup.ErrStalled) || time.Since(began) != etcdbackup.DefaultStall {
+			t.Errorf("a stream that never opens: %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// drip sends a piece at a time and nothing after so many pieces.
+type drip struct {
+	ctx           context.Context
+	data          []byte
+	piece, pieces int
+	every         time.Duration
+}
+
+func (d *drip) Read(p []byte) (int, error) {
+	if len(d.data) == 0 {
+		return 0, io.EOF
+	}
+	if d.pieces == 0 {
+		<-d.ctx.Done()
+		return 0, d.ctx.Err()
+	}
+	select {
+	case <-d.ctx.Done():
+		return 0, d.ctx.Err()
+	case <-time.After(d.every):
+	}
+	d.pieces--
+	n := copy(p, d.data[:min(d.piece, len(d.data))])
+	d.data = d.data[n:]
+	return n, nil
+}
+
+func (d *drip) Close() error { return nil }
+
+func TestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	source := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	h, s := newStore(t)
+	if _, err := etcdbackup.Save(ctx, source, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want context.Canceled", err)
+	}
+	if got := files(t, h); len(got) != 0 {
+		t.Errorf("left %q", got)
+	}
+}
+
+// kubekey#1625: a full disk ended in deleted files.
+func TestNoSpace(t *testing.T) {
+	_, s := newStore(t)
+	save(t, s, noon)
+	source := fakeSource{size: 1 << 60, stream: func(context.Context) (io.ReadCloser, error) {
+		t.Error("the stream was opened")
+		return nil, fs.ErrInvalid
+	}}
+	if _, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Store{s}, request(noon.Add(time.Hour))); !errors.Is(err, etcdbackup.ErrNoSpace) {
+		t.Errorf("error %v, want ErrNoSpace", err)
+	}
+	wantBackups(t, s, noon)
+}
+
+var errBroken = errors.New("broken")
+
+// brokenCommit is a store that takes everything but the name of a manifest.
+type brokenCommit struct{ *file.Store }
+
+func (s brokenCommit) Create(ctx context.Context, size int64) (etcdbackup.Draft, error) {
+	d, err := s.Store.Create(ctx, size)
+	return brokenDraft{d}, err
+}
+
+type brokenDraft struct{ etcdbackup.Draft }
+
+func (d brokenDraft) Commit(ctx context.Context, name string) error {
+	if strings.HasSuffix(name, ".json") {
+		return errBroken
+	}
+	return d.Draft.Commit(ctx, name)
+}
+
+// What a save leaves that was killed between its object and its manifest is not listed, and
+// goes with a later save.
+func TestKilledSave(t *testing.T) {
+	h, s := newStore(t)
+	good := save(t, s, noon)
+	data, err := h.ReadFile(filepath.Join(dir, good.Object.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	orphan := func(now time.Time, host string) string {
+		name := etcdbackup.Name{Time: now, Host: host, Revision: 7}.String()
+		if err := h.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	later := noon.Add(6 * time.Hour)
+	gone := orphan(noon.Add(time.Minute), "cp1")
+	stay := []string{
+		orphan(later.Add(-time.Minute), "cp1"), // may be being published
+		orphan(noon.Add(time.Minute), "cp2"),
+		orphan(noon.Add(time.Minute), "cp1-b"),
+		orphan(later.Add(time.Hour), "cp1"), // the clock was set back
+	}
+	corrupt := orphan(noon.Add(2*time.Minute), "cp1")
+	if err := h.WriteFile(filepath.Join(dir, corrupt+".json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stay = append(stay, corrupt, corrupt+".json", "notes.txt")
+	wantBackups(t, s, noon)
+	if got := list(t, s).Ignored; len(got) != 7 {
+		t.Errorf("ignored %q", got)
+	}
+	save(t, s, later)
+	wantBackups(t, s, later, noon)
+	wantThere(t, h, false, gone)
+	wantThere(t, h, true, stay...)
+}
+
+func wantThere(t *testing.T, h *host.Host, want bool, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if there, err := h.Exists(filepath.Join(dir, name)); err != nil || there != want {
+			t.Errorf("%s is there: %t, %v, want %t", name, there, err, want)
+		}
+	}
+}
+
+func TestVerifyFindsDamage(t *testing.T) {
+	h, s := newStore(t)
+	m := save(t, s, noon)
+	path := filepath.Join(dir, m.Object.Name)
+	data, err := h.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func([]byte) []byte{
+		"a bit":     func(b []byte) []byte { b[len(b)/3] ^= 4; return b },
+		"truncated": func(b []byte) []byte { return b[:len(b)-32] },
+		"longer":    func(b []byte) []byte { return append(b, 0) },
+		"another":   func(b []byte) []byte { return withTrailer(b[:8192]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := h.WriteFile(path, change(bytes.Clone(data)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err == nil {
+				t.Error("verified")
+			}
+		})
+	}
+	if _, err := etcdbackup.Verify(t.Context(), s, "20260101T000000Z-cp1-1.db"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("one that is not there: %v", err)
+	}
+}
