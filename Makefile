@@ -49,10 +49,22 @@ generate: ## write the generated parts of the docs
 	go run ./docs/generate
 
 .PHONY: package
-package: ## dist/nodeagent_VERSION_ARCH.deb for amd64 and arm64, reproducible
-	for arch in $(ARCHES); do \
-	  GOARCH=$$arch go build $(GOFLAGS_BUILD) -o dist/$$arch/nodeagent ./cmd/nodeagent; \
+package: $(ARCHES:%=dist/%/nodeagent) ## dist/nodeagent_VERSION_ARCH.deb for amd64 and arm64, reproducible
+	mkdir -p dist/generated
+	for shell in bash zsh fish; do \
+	  go run ./cmd/nodeagent completion $$shell > dist/generated/nodeagent.$$shell; \
 	done
+	for arch in $(ARCHES); do \
+	  (cd packaging && go run . -version $(VERSION) -arch $$arch -binary ../dist/$$arch/nodeagent \
+	    -generated ../dist/generated -time $(SOURCE_TIME) -out ../dist); \
+	done
+
+# The time of the last commit, so that the same commit makes the same package.
+SOURCE_TIME := $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+
+.PHONY: FORCE
+dist/%/nodeagent: FORCE
+	GOARCH=$* go build $(GOFLAGS_BUILD) -o $@ ./cmd/nodeagent
 
 .PHONY: demo
 demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
