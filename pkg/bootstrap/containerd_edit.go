@@ -174,11 +174,13 @@ func (d tomlDoc) dropOne(path []string, drop func(string) bool) ([]byte, bool) {
 				continue
 			}
 			if comma := d.comma(s.end); comma >= 0 {
-				return slices.Concat(d.data[:s.start], d.data[s.end:comma], d.data[comma+1:]), true
+				behind := bytes.TrimLeft(d.data[comma+1:], " ")
+				return slices.Concat(d.data[:s.start], d.data[s.end:comma], behind), true
 			}
 			if i > 0 {
 				comma := d.comma(e.array[i-1].end)
-				return slices.Concat(d.data[:comma], d.data[comma+1:s.start], d.data[s.end:]), true
+				between := bytes.TrimRight(d.data[comma+1:s.start], " ")
+				return slices.Concat(d.data[:comma], between, d.data[s.end:]), true
 			}
 			return d.splice(s.start, s.end, ""), true
 		}
