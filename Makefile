@@ -24,7 +24,7 @@ test: ## tier 1: unit tests with a real etcd; no root, needs only Go
 integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in nspawn (root)
 	go run ./test/lab/cmd/lab build kubernetes etcd rootfs
 	$(MAKE) package
-	go test -tags integration -timeout 20m -v ./test/integration/...
+	go test -tags integration -timeout 20m -v ./test/nspawn/... ./test/integration/...
 
 .PHONY: e2e
 e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (root)
