@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,51 +19,80 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
-// client is connected to the one member of this package's tests, which holds `keys` keys.
-var client *clientv3.Client
-
 const keys = 200
 
+// shared is the one member of this package's tests, started by the first test that needs it.
+var shared struct {
+	sync.Mutex
+	dir    string
+	member *etcdtest.Member
+	client *clientv3.Client
+}
+
 func TestMain(m *testing.M) {
-	code, err := withEtcd(m.Run)
-	if err != nil {
+	code := m.Run()
+	var errs []error
+	if shared.client != nil {
+		errs = append(errs, shared.client.Close())
+	}
+	if shared.member != nil {
+		errs = append(errs, shared.member.Close())
+	}
+	if shared.dir != "" {
+		errs = append(errs, os.RemoveAll(shared.dir))
+	}
+	if err := errors.Join(errs...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-func withEtcd(run func() int) (code int, err error) {
-	dir, err := os.MkdirTemp("", "etcdbackup")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	h := host.New(filepath.Join(dir, "root"))
-	if err := os.Mkdir(h.Root, 0o700); err != nil {
-		return 0, err
-	}
-	member, err := etcdtest.Start(h, filepath.Join(dir, "etcd"))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, member.Close()) }()
-	local, err := etcd.FindLocal(h)
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if client, err = local.Dial(ctx, h); err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, client.Close()) }()
-	for i := range keys {
-		if _, err := client.Put(ctx, fmt.Sprintf("/registry/key-%03d", i), "value"); err != nil {
-			return 0, err
+// etcdClient is connected to the member, which holds at least so many keys.
+func etcdClient(t *testing.T) *clientv3.Client {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.client == nil {
+		if err := startEtcd(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return run(), nil
+	return shared.client
+}
+
+func startEtcd(ctx context.Context) (err error) {
+	if shared.dir, err = os.MkdirTemp("", "etcdbackup"); err != nil {
+		return err
+	}
+	h := host.New(filepath.Join(shared.dir, "root"))
+	if err := os.Mkdir(h.Root, 0o700); err != nil {
+		return err
+	}
+	if shared.member, err = etcdtest.Start(h, filepath.Join(shared.dir, "etcd")); err != nil {
+		return err
+	}
+	local, err := etcd.FindLocal(h)
+	if err != nil {
+		return err
+	}
+	client, err := local.Dial(ctx, h)
+	if err != nil {
+		return err
+	}
+	shared.client = client
+	for i := range keys {
+		if _, err := client.Put(ctx, fmt.Sprintf("/registry/key-%03d", i), "value"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// source is the member.
+func source(t *testing.T) etcdbackup.Source {
+	t.Helper()
+	return etcdbackup.FromClient(etcdClient(t))
 }
 
 const dir = "/var/lib/nodeagent/backups"
@@ -83,7 +113,7 @@ func request(now time.Time) etcdbackup.Request {
 // save makes one backup of the real member in s.
 func save(t *testing.T, s etcdbackup.Store, now time.Time) etcdbackup.Manifest {
 	t.Helper()
-	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, request(now))
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(now))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 )
 
 func TestSaveAndRestore(t *testing.T) {
+	client := etcdClient(t)
 	const key, value = "/registry/namespaces/before", "the backup"
 	put, err := client.Put(t.Context(), key, "overwritten")
 	if err != nil {
@@ -132,7 +133,7 @@ func TestRetentionAfterSave(t *testing.T) {
 	other := file.New(h, dir, "cp2")
 	foreign := request(noon.Add(-time.Hour))
 	foreign.Host = "cp2"
-	if _, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{other}, foreign); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{other}, foreign); err != nil {
 		t.Fatal(err)
 	}
 	at := func(hour int) time.Time { return noon.Add(time.Duration(hour) * time.Hour) }
@@ -156,19 +157,23 @@ func TestSeveralStores(t *testing.T) {
 	if err := h.WriteFile(dir, []byte("a file is in the way"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	h, full := newStore(t)
 	_, late := newStore(t)
-	stores := []etcdbackup.Store{bad, brokenCommit{late}, good}
-	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), stores, request(noon))
+	stores := []etcdbackup.Store{bad, broken{Store: full, atByte: 70_000}, broken{Store: late}, good}
+	report, err := etcdbackup.Save(t.Context(), source(t), stores, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "save to "+bad.String()) || !errors.Is(err, errBroken) {
 		t.Errorf("error %v, want one that names the stores", err)
 	}
-	for i, want := range []bool{false, false, true} {
+	for i, want := range []bool{false, false, false, true} {
 		if r := report.Stores[i]; r.Saved != want || (r.Err == nil) != want {
 			t.Errorf("%d: %+v, want saved %t", i, r, want)
 		}
 	}
 	wantBackups(t, good, noon)
 	wantBackups(t, late)
+	if got := files(t, h); len(got) != 0 {
+		t.Errorf("the store that became full holds %q", got)
+	}
 	if report.Manifest.Object.Name == "" {
 		t.Error("the backup that was made is not in the report")
 	}
@@ -177,7 +182,7 @@ func TestSeveralStores(t *testing.T) {
 func TestSaveTwiceInOneSecond(t *testing.T) {
 	_, s := newStore(t)
 	m := save(t, s, noon)
-	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, request(noon))
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(noon))
 	if !errors.Is(err, fs.ErrExist) || report.Stores[0].Saved {
 		t.Errorf("%+v, %v, want fs.ErrExist", report, err)
 	}
@@ -195,7 +200,7 @@ func TestDirectoryNotWritable(t *testing.T) {
 	if err := h.WriteFile("/var/lib/nodeagent", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, request(noon))
+	_, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "/var/lib/nodeagent") {
 		t.Errorf("error %v, want one that names the directory", err)
 	}
@@ -203,7 +208,7 @@ func TestDirectoryNotWritable(t *testing.T) {
 
 func TestSaveNeedsAHostName(t *testing.T) {
 	_, s := newStore(t)
-	if _, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, etcdbackup.Request{Now: noon}); err == nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, etcdbackup.Request{Now: noon}); err == nil {
 		t.Error("a save for a host without a name succeeded")
 	}
 }
