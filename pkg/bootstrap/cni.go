@@ -217,7 +217,7 @@ func renderBridge(podSubnet string) ([]byte, error) {
 	}
 	ipam := &cniIPAM{Type: "host-local"}
 	for cidr := range strings.SplitSeq(podSubnet, ",") {
-		ipam.Ranges = append(ipam.Ranges, []cniRange{{Subnet: strings.TrimSpace(cidr)}})
+		ipam.Ranges = append(ipam.Ranges, []cniRange{{Subnet: cidr}})
 	}
 	list := cniConfList{CNIVersion: "1.0.0", Name: "nodeagent-bridge", Plugins: []cniPlugin{
 		{Type: "bridge", Bridge: bridgeName, IsDefaultGateway: true, IPMasq: true, HairpinMode: true, IPAM: ipam},
