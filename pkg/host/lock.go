@@ -23,7 +23,11 @@ const (
 type HeldError struct{ Lock, Holder string }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("take lock %q: held by %s", e.Lock, e.Holder)
+	holder := e.Holder
+	if holder == "" { // it has taken the lock this moment and not yet said who it is
+		holder = "another nodeagent"
+	}
+	return fmt.Sprintf("take lock %q: held by %s", e.Lock, holder)
 }
 
 const lockDir = "/run/nodeagent"

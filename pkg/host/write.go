@@ -224,6 +224,10 @@ func (h *Host) KeepOriginal(path string) error {
 	if err != nil {
 		return fmt.Errorf("keep original: %w", err)
 	}
+	// The tree above is everybody's, in an image that is being made too.
+	if err := h.MkdirAll(filepath.Dir(filepath.Dir(originals)), 0o755); err != nil {
+		return fmt.Errorf("keep original: %w", err)
+	}
 	if err := h.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
 		return fmt.Errorf("keep original: %w", err)
 	}

@@ -77,7 +77,7 @@ func New(version, revision string) *Metrics {
 		snapshotKeys:     f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
 		snapshotsStored:  f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
 
-		bootstrapComplete: f.gauge("bootstrap_complete", "1 once every step of the bootstrap has been applied on this host, else 0."),
+		bootstrapComplete: f.gauge("bootstrap_complete", "0 while the agent has this host to bootstrap, 1 once that is done or was done by somebody else."),
 		configLoaded:      f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
 		configReloadOK:    f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
 		configReloadTime:  f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
