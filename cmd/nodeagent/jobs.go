@@ -156,8 +156,9 @@ func (s *session) scanCertificates(context.Context) error {
 	return nil
 }
 
-// lookForDrift checks every step and reports. It never runs beside an apply, whose half-made
-// changes are no drift.
+// lookForDrift checks every step and, where the operator has not said otherwise and the host
+// is the agent's own work, mends what is harmless. It never runs beside an apply, whose
+// half-made changes are no drift.
 func (s *session) lookForDrift(ctx context.Context) error {
 	if !s.done.Load() {
 		return agent.NothingToDo("the bootstrap is not complete")
@@ -171,28 +172,66 @@ func (s *session) lookForDrift(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	var unchecked []string
+	harmless, err := s.mendable()
+	if err != nil {
+		return err
+	}
 	var began time.Time
-	step.Plan(ctx, s.machine.steps, func(e step.Event) {
+	d := agent.Mend(ctx, s.machine.steps, harmless, &s.flapping, time.Now(), func(e step.Event) {
 		if e.Stage == step.Checking {
 			began = time.Now()
 		}
-		if e.Stage != step.Done || ctx.Err() != nil {
-			return
-		}
-		s.recordStep(e.Result, time.Since(began))
-		for _, c := range e.Result.Pending() {
-			s.log.Warn("drift: the host differs from its configuration", "step", e.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
-		}
-		if e.Result.Outcome == step.Failed {
-			unchecked = append(unchecked, e.Step+": "+errorText(e.Result.Err))
+		if e.Stage == step.Done && ctx.Err() == nil {
+			s.recordStep(e.Result, time.Since(began))
 		}
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if len(unchecked) > 0 {
-		return errors.New("check steps: " + strings.Join(unchecked, "; "))
+	return s.reportDrift(d)
+}
+
+// mendable says which steps drift may apply: none where it only reports, and none on a host
+// that somebody else has made, until a person has run apply.
+func (s *session) mendable() (func(name string) bool, error) {
+	standing, err := agent.StandingOf(s.host, bootstrap.MemberFiles)
+	if err != nil {
+		return nil, err
+	}
+	if s.machine.cfg.Drift.Mode != "mend" || standing != agent.Bootstrapped {
+		return func(string) bool { return false }, nil
+	}
+	return bootstrap.Harmless, nil
+}
+
+// reportDrift logs and counts what was found. A step that could not be checked or mended is
+// the job's failure.
+func (s *session) reportDrift(d agent.Drift) error {
+	for _, c := range d.Corrected {
+		s.log.Warn("drift mended", "step", c.Step, "subject", c.Change.Subject, "have", c.Change.Have, "want", c.Change.Want)
+		s.daemon.metrics.DriftCorrected(c.Step)
+	}
+	flaps := map[string]int{}
+	for _, c := range d.Flapping {
+		flaps[c.Step]++
+		s.log.Error("drift keeps coming back and is left alone: something else changes it",
+			"step", c.Step, "subject", c.Change.Subject, "have", c.Change.Have, "want", c.Change.Want)
+	}
+	var failed []string
+	for _, r := range d.Results {
+		s.daemon.metrics.DriftFlapping(r.Step, flaps[r.Step])
+		switch r.Outcome {
+		case step.Failed:
+			failed = append(failed, r.Step+": "+errorText(r.Err))
+		case step.Differs, step.Stopped:
+			for _, c := range r.Pending() {
+				s.log.Warn("drift: the host differs from its configuration", "step", r.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+			}
+		case step.Clean, step.Applied, step.Waiting:
+		}
+	}
+	if len(failed) > 0 {
+		return errors.New("check steps: " + strings.Join(failed, "; "))
 	}
 	return nil
 }

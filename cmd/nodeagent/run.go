@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/metrics"
@@ -47,6 +48,8 @@ type daemon struct {
 	metrics *metrics.Metrics
 	log     *slog.Logger
 	level   slog.LevelVar
+	// flapping outlives a reload: what keeps coming back does not stop for one.
+	flapping agent.Flapping
 }
 
 // run loads the configuration and runs with it, until ctx is done; each SIGHUP loads it anew,

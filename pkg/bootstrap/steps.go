@@ -39,6 +39,15 @@ type Deps struct {
 // mark of its own, adopts the host and changes nothing.
 var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 
+// Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
+func Harmless(name string) bool {
+	switch name {
+	case "kernel/swap", "kernel/modules", "kernel/sysctl", CNIPluginsStep, "network/bridge":
+		return true
+	}
+	return false
+}
+
 // Steps is the boot, in its order. It looks at nothing on the host: each step's Check does.
 func Steps(c Config, d Deps) ([]step.Step, error) {
 	pause, err := PauseImage(c.Packages.KubernetesVersion, c.Kubeadm)

@@ -42,7 +42,8 @@ type Config struct {
 type DriftConfig struct {
 	// Interval between two looks at the host.
 	Interval time.Duration `yaml:"interval"`
-	// Mode is "report"; "mend" is not in this version.
+	// Mode is "mend", which applies what disturbs nothing (modules, sysctls, swap, the agent's
+	// own files) and reports the rest, or "report", which changes nothing.
 	Mode string `yaml:"mode"`
 }
 
@@ -52,12 +53,8 @@ func (c DriftConfig) Validate() error {
 	if c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("interval: %s is shorter than a second", c.Interval))
 	}
-	switch c.Mode {
-	case "report":
-	case "mend":
-		errs = append(errs, errors.New(`mode: "mend" is not in this version: "report" is`))
-	default:
-		errs = append(errs, fmt.Errorf("mode: %q is not known: report", c.Mode))
+	if c.Mode != "mend" && c.Mode != "report" {
+		errs = append(errs, fmt.Errorf("mode: %q is neither mend nor report", c.Mode))
 	}
 	return errors.Join(errs...)
 }
@@ -99,7 +96,7 @@ func Default() Config {
 		Packages: bootstrap.PackagesConfig{KubernetesVersion: "1.36"},
 		Backup:   etcdbackup.DefaultConfig(),
 		Certs:    certs.DefaultConfig(),
-		Drift:    DriftConfig{Interval: 10 * time.Minute, Mode: "report"},
+		Drift:    DriftConfig{Interval: 10 * time.Minute, Mode: "mend"},
 		Metrics:  MetricsConfig{Listen: "127.0.0.1:10980"},
 		Log:      LogConfig{Level: "info", Format: "auto"},
 	}

@@ -39,6 +39,9 @@ type Metrics struct {
 	snapshotKeys     *prometheus.GaugeVec
 	snapshotsStored  *prometheus.GaugeVec
 
+	driftCorrections *prometheus.CounterVec
+	driftFlapping    *prometheus.GaugeVec
+
 	bootstrapComplete prometheus.Gauge
 	configLoaded      prometheus.Gauge
 	configReloadOK    prometheus.Gauge
@@ -62,6 +65,7 @@ func New(version, revision string) *Metrics {
 		stepDuration: f.vec("step_duration_seconds", "How long the step's last check, or check and apply, took.", "step"),
 		stepLastRun:  f.vec("step_last_run_timestamp_seconds", "When the step was last checked.", "step"),
 
+		jobRuns:        f.counters("job_runs_total", "Runs of the job, by result.", "job", "result"),
 		jobLastRun:     f.vec("job_last_run_timestamp_seconds", "When the job last ended, whatever its result; 0 before.", "job"),
 		jobLastSuccess: f.vec("job_last_success_timestamp_seconds", "When the job last ended well; 0 before.", "job"),
 		jobNextRun:     f.vec("job_next_run_timestamp_seconds", "When the job is due next.", "job"),
@@ -77,15 +81,15 @@ func New(version, revision string) *Metrics {
 		snapshotKeys:     f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
 		snapshotsStored:  f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
 
+		driftCorrections: f.counters("drift_corrections_total", "Differences that drift has mended.", "step"),
+		driftFlapping:    f.vec("drift_flapping", "Differences that keep coming back and are left alone.", "step"),
+
 		bootstrapComplete: f.gauge("bootstrap_complete", "0 while the agent has this host to bootstrap, 1 once that is done or was done by somebody else."),
 		configLoaded:      f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
 		configReloadOK:    f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
 		configReloadTime:  f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
 	}
-	m.jobRuns = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "nodeagent", Name: "job_runs_total", Help: "Runs of the job, by result.",
-	}, []string{"job", "result"})
-	r.MustRegister(m.jobRuns, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f.vec("build_info", "1, with the build in its labels.", "version", "revision", "goversion").
 		WithLabelValues(version, revision, runtime.Version()).Set(1)
 	return m
@@ -95,6 +99,12 @@ type factory struct{ registry *prometheus.Registry }
 
 func (f factory) vec(name, help string, labels ...string) *prometheus.GaugeVec {
 	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "nodeagent", Name: name, Help: help}, labels)
+	f.registry.MustRegister(v)
+	return v
+}
+
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "nodeagent", Name: name, Help: help}, labels)
 	f.registry.MustRegister(v)
 	return v
 }
@@ -112,6 +122,15 @@ func (m *Metrics) Step(name string, clean bool, changes, findings int, took time
 	m.stepFindings.WithLabelValues(name).Set(float64(findings))
 	m.stepDuration.WithLabelValues(name).Set(took.Seconds())
 	m.stepLastRun.WithLabelValues(name).Set(seconds(at))
+}
+
+// DriftCorrected reports that drift has mended a difference of a step.
+func (m *Metrics) DriftCorrected(stepName string) { m.driftCorrections.WithLabelValues(stepName).Inc() }
+
+// DriftFlapping reports how many differences of a step are left alone, since they come back.
+func (m *Metrics) DriftFlapping(stepName string, n int) {
+	m.driftCorrections.WithLabelValues(stepName)
+	m.driftFlapping.WithLabelValues(stepName).Set(float64(n))
 }
 
 // JobKnown makes the series of a job, with what is known of it from before the agent's start.
