@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,7 +27,7 @@ var rolePorts = map[Role]map[uint16]string{
 const tcpListen = "0A"
 
 // ports wants the role's ports free, or held by the component they are for.
-func (p preflight) ports() ([]step.Change, error) {
+func (p preflight) ports(context.Context) ([]step.Change, error) {
 	listeners := map[uint16]string{} // port → inode of the socket
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		data, err := p.host.ReadFile(file)

@@ -13,11 +13,15 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/systemd"
 )
 
 // checkNames are the preflight checks, by kubeadm's names where kubeadm has the same check.
 // Port-N and FileExisting-PROGRAM come in many.
-var checkNames = []string{"IsPrivilegedUser", "NumCPU", "Mem", "CgroupV2"}
+var checkNames = []string{
+	"IsPrivilegedUser", "NumCPU", "Mem", "CgroupV2", "SystemVerification", "OS", "Hostname", "MachineID", "ProductUUID",
+	"DiskSpace", "ContainerRuntime", "Leftovers", "SELinux", "AppArmor", "Firewall", "TimeSync",
+}
 
 func knownCheck(name string) bool {
 	if port, ok := strings.CutPrefix(name, "Port-"); ok {
@@ -33,18 +37,31 @@ const (
 	minMemoryMiB = 1700
 )
 
+// PreflightDeps is what the step "preflight/host" asks besides the host's files.
+type PreflightDeps struct {
+	EUID     int    // of this process
+	Hostname string // as the kernel says it
+	NodeName string
+	// State tells whether a unit runs: firewalls are units.
+	State func(ctx context.Context, unit string) (systemd.State, error)
+	// Resolve looks a host name up, in /etc/hosts and the DNS.
+	Resolve func(ctx context.Context, name string) error
+	// Free is the space a user of the file system at a real path has left, and its size.
+	Free func(path string) (free, size uint64, err error)
+}
+
 // preflight is the step "preflight/host": what no agent can mend.
 type preflight struct {
+	PreflightDeps
 	host   *host.Host
 	role   Role
 	ignore []string
-	euid   int
 }
 
-// Preflight makes the step "preflight/host". Checks named in ignore are reported as findings
-// and do not stop. euid is the agent's effective user id.
-func Preflight(h *host.Host, role Role, ignore []string, euid int) step.Step {
-	p := preflight{host: h, role: role, ignore: ignore, euid: euid}
+// Preflight makes the step "preflight/host". What is in the way of a node stops there; what
+// an operator should know and may live with is a finding. Checks named in ignore are findings.
+func Preflight(h *host.Host, role Role, ignore []string, deps PreflightDeps) step.Step {
+	p := preflight{PreflightDeps: deps, host: h, role: role, ignore: ignore}
 	return step.Step{Name: "preflight/host", Check: p.check}
 }
 
@@ -53,30 +70,33 @@ func (p preflight) check(ctx context.Context) ([]step.Change, error) {
 		return nil, step.Blocked{On: step.Boot}
 	}
 	var changes []step.Change
-	for _, check := range []func() ([]step.Change, error){p.user, p.cpus, p.memory, p.cgroup, p.programs, p.ports} {
+	for _, check := range []func(context.Context) ([]step.Change, error){
+		p.user, p.kernel, p.os, p.cpus, p.memory, p.cgroup, p.identity, p.hostname, p.disk,
+		p.programs, p.ports, p.runtimes, p.leftovers, p.security, p.firewall,
+	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		found, err := check()
+		found, err := check(ctx)
 		if err != nil {
 			return nil, err
 		}
 		changes = append(changes, found...)
 	}
 	for i, c := range changes {
-		changes[i].Manual = slices.Contains(p.ignore, c.Subject)
+		changes[i].Manual = c.Manual || slices.Contains(p.ignore, c.Subject)
 	}
 	return changes, nil
 }
 
-func (p preflight) user() ([]step.Change, error) {
-	if p.euid == 0 {
+func (p preflight) user(context.Context) ([]step.Change, error) {
+	if p.EUID == 0 {
 		return nil, nil
 	}
-	return []step.Change{{Subject: "IsPrivilegedUser", Have: fmt.Sprintf("uid %d", p.euid), Want: "root"}}, nil
+	return []step.Change{{Subject: "IsPrivilegedUser", Have: fmt.Sprintf("uid %d", p.EUID), Want: "root"}}, nil
 }
 
-func (p preflight) cpus() ([]step.Change, error) {
+func (p preflight) cpus(context.Context) ([]step.Change, error) {
 	data, err := p.host.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return nil, fmt.Errorf("count CPUs: %w", err)
@@ -93,7 +113,7 @@ func (p preflight) cpus() ([]step.Change, error) {
 	return []step.Change{{Subject: "NumCPU", Have: strconv.Itoa(n), Want: fmt.Sprintf("%d or more: give the VM more CPUs", minCPUs)}}, nil
 }
 
-func (p preflight) memory() ([]step.Change, error) {
+func (p preflight) memory(context.Context) ([]step.Change, error) {
 	data, err := p.host.ReadFile("/proc/meminfo")
 	if err != nil {
 		return nil, fmt.Errorf("read memory: %w", err)
@@ -120,7 +140,7 @@ func memTotal(meminfo []byte) (uint64, error) {
 }
 
 // cgroup wants the unified hierarchy: kubelet 1.36 does not start on cgroup v1.
-func (p preflight) cgroup() ([]step.Change, error) {
+func (p preflight) cgroup(context.Context) ([]step.Change, error) {
 	there, err := p.host.Exists("/sys/fs/cgroup/cgroup.controllers")
 	if err != nil || there {
 		return nil, err
@@ -129,7 +149,7 @@ func (p preflight) cgroup() ([]step.Change, error) {
 }
 
 // programs are those that packages bring; `packages.manage` is not in this version.
-func (p preflight) programs() ([]step.Change, error) {
+func (p preflight) programs(context.Context) ([]step.Change, error) {
 	wanted := []string{"containerd", "ctr", "runc"}
 	if p.role != Etcd {
 		wanted = append(wanted, "kubeadm", "kubelet", "kubectl")

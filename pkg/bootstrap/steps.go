@@ -4,7 +4,10 @@ package bootstrap
 
 import (
 	"context"
+	"net"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/kernel"
@@ -57,7 +60,11 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	connect := func() (*kube.Client, error) { return kube.Connect(d.Host, AdminConf) }
 
 	steps := []step.Step{
-		Preflight(d.Host, c.Role, c.Preflight.Ignore, d.EUID),
+		Preflight(d.Host, c.Role, c.Preflight.Ignore, PreflightDeps{
+			EUID: d.EUID, Hostname: d.Hostname, NodeName: c.NodeName(d.Hostname),
+			State: d.Systemd.State, Resolve: resolve, Free: freeSpace,
+		}),
+		TimeSync(d.Host, c.Preflight.Ignore, ClockSynced),
 		kernel.Swap(d.Host, kernel.SwapSystem{Swapoff: kernel.Swapoff, DaemonReload: d.Systemd.DaemonReload}),
 		kernel.Modules(d.Host, c.Kernel.Modules),
 		kernel.Sysctls(d.Host, c.Kernel.Sysctls),
@@ -96,4 +103,20 @@ func (c Config) address(ctx context.Context) (netip.Addr, error) {
 		return netip.ParseAddr(c.Node.Address)
 	}
 	return kernel.NodeAddress(ctx)
+}
+
+func resolve(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	return err
+}
+
+func freeSpace(path string) (free, size uint64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return 0, 0, err
+	}
+	block := uint64(fs.Bsize)
+	return fs.Bavail * block, fs.Blocks * block, nil
 }
