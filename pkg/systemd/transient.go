@@ -160,9 +160,7 @@ func (c *Conn) clear(ctx context.Context, unit string, s State) error {
 	case "active":
 		return c.Stop(ctx, unit)
 	case "failed":
-		return c.call(ctx, func(ctx context.Context, bus *dbus.Conn) error {
-			return bus.ResetFailedUnitContext(ctx, unit)
-		})
+		return c.ResetFailed(ctx, unit)
 	}
 	return nil
 }
