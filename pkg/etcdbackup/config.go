@@ -126,9 +126,7 @@ func (c Config) cron() (next func(time.Time) time.Time, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
-	if spec, ok := schedule.(*cron.SpecSchedule); ok {
-		spec.Location = zone
-	}
+	// A schedule that names no zone itself is read in the zone of the time it is asked about.
 	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
 	// Any moment does to find out that a date never comes: the search spans years.
 	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {

@@ -97,7 +97,14 @@ func TestBrokenStructure(t *testing.T) {
 		"meta pages only":   func(b []byte) []byte { return b[:8192] },
 		"data pages zeroed": func(b []byte) []byte { clear(b[8192:]); return b },
 		"pages swapped":     func(b []byte) []byte { copy(b[8192:], bytes.Clone(b[12288:])); return b },
-		"data pages noise":  func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
+		"elements far away": func(b []byte) []byte {
+			const page, header = 4096, 16
+			for at := 2 * page; at < len(b); at += page {
+				copy(b[at+header:at+page], bytes.Repeat([]byte{0xff}, page))
+			}
+			return b
+		},
+		"data pages noise": func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := real(t)
@@ -157,6 +164,13 @@ func TestStall(t *testing.T) {
 		}
 
 		began = time.Now()
+		_, s = newStore(t)
+		report, err = etcdbackup.Save(t.Context(), sends(data), []etcdbackup.Store{slowDisk{s}}, request(noon))
+		if err != nil || !report.Stores[0].Saved || time.Since(began) < 2*etcdbackup.DefaultStall {
+			t.Errorf("a slow disk: %+v, %v after %s", report, err, time.Since(began))
+		}
+
+		began = time.Now()
 		silent := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -195,6 +209,21 @@ func (d *drip) Read(p []byte) (int, error) {
 }
 
 func (d *drip) Close() error { return nil }
+
+// slowDisk takes longer for each write than etcd may be silent.
+type slowDisk struct{ *file.Store }
+
+func (s slowDisk) Create(ctx context.Context, size int64) (etcdbackup.Draft, error) {
+	d, err := s.Store.Create(ctx, size)
+	return slowDraft{d}, err
+}
+
+type slowDraft struct{ etcdbackup.Draft }
+
+func (d slowDraft) Write(p []byte) (int, error) {
+	time.Sleep(2 * etcdbackup.DefaultStall)
+	return d.Draft.Write(p)
+}
 
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
