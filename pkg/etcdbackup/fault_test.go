@@ -3,6 +3,7 @@ package etcdbackup_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -97,14 +98,10 @@ func TestBrokenStructure(t *testing.T) {
 		"meta pages only":   func(b []byte) []byte { return b[:8192] },
 		"data pages zeroed": func(b []byte) []byte { clear(b[8192:]); return b },
 		"pages swapped":     func(b []byte) []byte { copy(b[8192:], bytes.Clone(b[12288:])); return b },
-		"elements far away": func(b []byte) []byte {
-			const page, header = 4096, 16
-			for at := 2 * page; at < len(b); at += page {
-				copy(b[at+header:at+page], bytes.Repeat([]byte{0xff}, page))
-			}
-			return b
-		},
-		"data pages noise": func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
+		"elements far away": farAway,
+		"a page appended":   func(b []byte) []byte { return append(b[:len(b):len(b)], make([]byte, 4096)...) },
+		"keys out of order": func(b []byte) []byte { return bytes.ReplaceAll(b, row(50), row(1<<40)) },
+		"data pages noise":  func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := real(t)
@@ -114,6 +111,25 @@ func TestBrokenStructure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// row is the key of a revision in the database.
+func row(revision uint64) []byte {
+	return append(append(binary.BigEndian.AppendUint64(nil, revision), '_'), make([]byte, 8)...)
+}
+
+// farAway makes every element of every leaf page point beyond what is mapped.
+func farAway(b []byte) []byte {
+	const page, leaf, header, element = 4096, 2, 16, 16
+	for at := 2 * page; at < len(b); at += page {
+		if binary.NativeEndian.Uint16(b[at+8:]) != leaf {
+			continue
+		}
+		for i := range int(binary.NativeEndian.Uint16(b[at+10:])) {
+			binary.NativeEndian.PutUint32(b[at+header+i*element+4:], 0x70000000)
+		}
+	}
+	return b
 }
 
 func TestEtcdFails(t *testing.T) {
@@ -165,7 +181,10 @@ func TestStall(t *testing.T) {
 
 		began = time.Now()
 		_, s = newStore(t)
-		report, err = etcdbackup.Save(t.Context(), sends(data), []etcdbackup.Store{slowDisk{s}}, request(noon))
+		quick := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
+			return &drip{ctx: ctx, data: data, piece: len(data)/2 + 1, pieces: 2, every: time.Second}, nil
+		}}
+		report, err = etcdbackup.Save(t.Context(), quick, []etcdbackup.Store{slowDisk{s}}, request(noon))
 		if err != nil || !report.Stores[0].Saved || time.Since(began) < 2*etcdbackup.DefaultStall {
 			t.Errorf("a slow disk: %+v, %v after %s", report, err, time.Since(began))
 		}
@@ -226,19 +245,39 @@ func (d slowDraft) Write(p []byte) (int, error) {
 }
 
 func TestCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	fake := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
-		cancel()
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}
-	h, s := newStore(t)
-	if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want context.Canceled", err)
+	data := real(t)
+	for name, stream := range map[string]func(context.Context, func()) (io.ReadCloser, error){
+		"before the stream": func(ctx context.Context, cancel func()) (io.ReadCloser, error) {
+			cancel()
+			return nil, ctx.Err()
+		},
+		"after the stream": func(_ context.Context, cancel func()) (io.ReadCloser, error) {
+			return closer{bytes.NewReader(data), cancel}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			fake := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) { return stream(ctx, cancel) }}
+			h, s := newStore(t)
+			if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v, want context.Canceled", err)
+			}
+			if got := files(t, h); len(got) != 0 {
+				t.Errorf("left %q", got)
+			}
+		})
 	}
-	if got := files(t, h); len(got) != 0 {
-		t.Errorf("left %q", got)
-	}
+}
+
+// closer calls a function when it is closed.
+type closer struct {
+	io.Reader
+	closed func()
+}
+
+func (c closer) Close() error {
+	c.closed()
+	return nil
 }
 
 // kubekey#1625: a full disk ended in deleted files.
