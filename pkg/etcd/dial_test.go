@@ -123,7 +123,7 @@ func TestDial(t *testing.T) {
 	cert, key := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.crt", cert)
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", key)
-	wantError(t, dial(t, h), "tls: ")
+	wantError(t, dial(t, h), "remote error: tls: ")
 	_, otherKey := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", otherKey)
 	wantError(t, dial(t, h), "private key does not match")

@@ -35,8 +35,8 @@ func sends(data []byte) fakeSource {
 	}}
 }
 
-// real is a snapshot of the real member.
-func real(t *testing.T) []byte {
+// genuine is a snapshot of the real member.
+func genuine(t *testing.T) []byte {
 	t.Helper()
 	r, err := source(t).Snapshot(t.Context())
 	if err != nil {
@@ -52,7 +52,7 @@ func real(t *testing.T) []byte {
 // altered sends the real member's snapshot as change makes it.
 func altered(t *testing.T, change func([]byte) []byte) fakeSource {
 	t.Helper()
-	return sends(change(real(t)))
+	return sends(change(genuine(t)))
 }
 
 // saveFails saves from source, which has to fail and to leave nothing.
@@ -104,7 +104,7 @@ func TestBrokenStructure(t *testing.T) {
 		"data pages noise":  func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
-			data := real(t)
+			data := genuine(t)
 			err := saveFails(t, sends(withTrailer(page(data[:len(data)-32]))))
 			if err == nil || errors.Is(err, etcdbackup.ErrTrailer) || !strings.Contains(err.Error(), "inspect snapshot") {
 				t.Errorf("error %v, want one about the structure", err)
@@ -133,7 +133,7 @@ func farAway(b []byte) []byte {
 }
 
 func TestEtcdFails(t *testing.T) {
-	data := real(t)
+	data := genuine(t)
 	reset := errors.New("connection reset")
 	for name, fake := range map[string]fakeSource{
 		"before the stream": {stream: func(context.Context) (io.ReadCloser, error) { return nil, reset }},
@@ -156,7 +156,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 // etcd-druid#307: a fixed time-out on the whole is too short for somebody. Only silence ends a
 // save: slow is fine.
 func TestStall(t *testing.T) {
-	data := real(t)
+	data := genuine(t)
 	slow := func(pieces int) fakeSource {
 		return fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
 			return &drip{ctx: ctx, data: data, piece: len(data)/100 + 1, pieces: pieces, every: 29 * time.Second}, nil
@@ -245,7 +245,7 @@ func (d slowDraft) Write(p []byte) (int, error) {
 }
 
 func TestCancelled(t *testing.T) {
-	data := real(t)
+	data := genuine(t)
 	for name, stream := range map[string]func(context.Context, func()) (io.ReadCloser, error){
 		"before the stream": func(ctx context.Context, cancel func()) (io.ReadCloser, error) {
 			cancel()

@@ -207,7 +207,10 @@ func TestDirectoryNotWritable(t *testing.T) {
 	}
 }
 
-func TestSaveNeedsAHostName(t *testing.T) {
+func TestSaveNeedsHostAndStore(t *testing.T) {
+	if _, err := etcdbackup.Save(t.Context(), source(t), nil, request(noon)); err == nil {
+		t.Error("a save to no store succeeded")
+	}
 	_, s := newStore(t)
 	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, etcdbackup.Request{Now: noon}); err == nil {
 		t.Error("a save for a host without a name succeeded")
