@@ -69,8 +69,8 @@ func wantError(t *testing.T, err error, part string) {
 
 func TestFindLocal(t *testing.T) {
 	h := host.New(t.TempDir())
-	if _, err := etcd.FindLocal(h); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a manifest: %v, want fs.ErrNotExist", err)
+	if _, err := etcd.FindLocal(h); !errors.Is(err, etcd.ErrNoMember) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a manifest: %v, want ErrNoMember and fs.ErrNotExist", err)
 	}
 	write(t, h, etcd.Manifest, etcdtest.Manifest("https", "2379"))
 	want := etcd.Local{
