@@ -72,7 +72,7 @@ func TestDemo(t *testing.T) {
 			`11 steps checked, nothing to change`,
 			`(?m)^    \d{8}T\d{6}Z-cp1-4\.db .* 3 +file /var/lib/nodeagent/backups$`,
 			`/etc/kubernetes/pki/apiserver\.crt .* 9d`,
-			`Problem .*apiserver\.crt expires .*kubeadm certs renew all`,
+			`Problem +/etc/kubernetes/pki/apiserver\.crt expires \S+\n +type: kubeadm certs renew all`,
 			`nodeagent_etcd_snapshots\{store="file /var/lib/nodeagent/backups"\} [23]`,
 			`nodeagent_etcd_snapshot_keys\{store="file /var/lib/nodeagent/backups"\} 3`,
 			`nodeagent_certificate_not_after_timestamp_seconds\{kind="pki",path="/etc/kubernetes/pki/apiserver\.crt",user=""\}`,
