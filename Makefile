@@ -46,7 +46,7 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 
 .PHONY: generate
 generate: ## write the generated parts of the docs
-	go run ./docs/generate
+	go test ./cmd/nodeagent -run '^TestDocs$$' -update
 
 .PHONY: package
 package: $(ARCHES:%=dist/%/nodeagent) ## dist/nodeagent_VERSION_ARCH.deb for amd64 and arm64, reproducible

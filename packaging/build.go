@@ -108,12 +108,14 @@ func within(source, path string) string {
 
 // stage writes the files that are made at packing time.
 func stage(in Input, dir string) error {
-	page, err := os.ReadFile(filepath.Join(in.Source, "deploy", "man", "nodeagent.8"))
-	if err != nil {
-		return fmt.Errorf("read man page: %w", err)
-	}
-	if err := writeGzip(filepath.Join(dir, "nodeagent.8.gz"), page); err != nil {
-		return err
+	for _, name := range []string{"nodeagent.8", "nodeagent-config.5"} {
+		page, err := os.ReadFile(filepath.Join(in.Source, "deploy", "man", name))
+		if err != nil {
+			return fmt.Errorf("read man page: %w", err)
+		}
+		if err := writeGzip(filepath.Join(dir, name+".gz"), page); err != nil {
+			return err
+		}
 	}
 	return writeGzip(filepath.Join(dir, "changelog.gz"), changelog(in))
 }

@@ -81,6 +81,7 @@ func TestContents(t *testing.T) {
 		"./usr/share/doc/nodeagent/examples/config.yaml":       0o644,
 		"./usr/share/fish/vendor_completions.d/nodeagent.fish": 0o644,
 		"./usr/share/lintian/overrides/nodeagent":              0o644,
+		"./usr/share/man/man5/nodeagent-config.5.gz":           0o644,
 		"./usr/share/man/man8/nodeagent.8.gz":                  0o644,
 		"./usr/share/zsh/vendor-completions/_nodeagent":        0o644,
 	}

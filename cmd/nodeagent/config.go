@@ -58,7 +58,7 @@ func (a *app) configInitCommand() *cobra.Command {
 			return a.initConfig(role)
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(bootstrap.ControlPlane), "what the host is to be: control-plane, worker or etcd")
+	cmd.Flags().StringVar(&role, "role", string(bootstrap.ControlPlane), "the `role` of the host: control-plane, worker or etcd")
 	return cmd
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -97,11 +96,11 @@ func (s *session) observeJob(e agent.JobEvent) {
 }
 
 // snapshot takes a backup of the local etcd. While the host is still being made there may be
-// no etcd; afterwards its absence is a failure.
+// no etcd, or one that does not answer yet; afterwards that is a failure.
 func (s *session) snapshot(ctx context.Context) error {
 	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now())
-	if errors.Is(err, fs.ErrNotExist) && !s.done.Load() {
-		return agent.NothingToDo("there is no etcd yet")
+	if err != nil && report.Manifest.Version == 0 && !s.done.Load() {
+		return agent.NothingToDo(err.Error())
 	}
 	for _, store := range report.Stores {
 		if store.Saved {

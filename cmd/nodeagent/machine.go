@@ -92,7 +92,7 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time) (repo
 }
 
 // withSource connects to this host's etcd member while do runs. Where there is no member the
-// error is fs.ErrNotExist.
+// error is etcd.ErrNoMember.
 func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) error) error {
 	local, err := etcd.FindLocal(h)
 	if err != nil {

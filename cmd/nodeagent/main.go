@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // backup.timeZone names zones, and minimal images have no tzdata
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 )

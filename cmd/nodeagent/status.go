@@ -120,31 +120,47 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, problem fun
 	}
 }
 
+// writeStatus writes the page. Steps and jobs are aligned among themselves: one long line
+// would else push everything apart.
 func writeStatus(w io.Writer, s agent.Status) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "Node\t%s, %s, %s\n", s.Host, s.Role, s.Standing)
-	for _, st := range s.Steps {
-		fmt.Fprintf(t, "Step\t%s\t%s\t%s\n", st.Name, st.Outcome, ago(st.At, s.Now))
+	var errs []error
+	table := func(rows func(t io.Writer)) {
+		t := tabwriter.NewWriter(w, len("Certificates")+2, 0, 2, ' ', 0)
+		rows(t)
+		errs = append(errs, t.Flush())
 	}
-	for _, j := range s.Jobs {
-		fmt.Fprintf(t, "Job\t%s\tlast success %s\tnext %s\n", j.Name, ago(j.LastSuccess, s.Now), in(j.Next, s.Now))
-	}
-	if len(s.Snapshots) > 0 {
-		newest := s.Snapshots[0]
-		fmt.Fprintf(t, "Snapshots\t%d\tnewest %s\t%s\n", len(s.Snapshots), newest.Name, ago(newest.Taken, s.Now))
-	} else {
-		fmt.Fprintf(t, "Snapshots\tnone\n")
-	}
-	if first := firstToExpire(s.Certificates); first != nil {
-		fmt.Fprintf(t, "Certificates\t%d\tfirst to expire %s\tin %s\n", len(s.Certificates), first.Path, days(first.NotAfter, s.Now))
-	}
-	for _, p := range s.Problems {
-		fmt.Fprintf(t, "Problem\t%s\t%s\n", p.What, p.Remedy)
-	}
-	if len(s.Problems) == 0 {
-		fmt.Fprintln(t, "Problems\tnone known")
-	}
-	return t.Flush()
+	table(func(t io.Writer) { fmt.Fprintf(t, "Node\t%s, %s, %s\n", s.Host, s.Role, s.Standing) })
+	table(func(t io.Writer) {
+		for _, st := range s.Steps {
+			fmt.Fprintf(t, "Step\t%s\t%s\t%s\n", st.Name, st.Outcome, ago(st.At, s.Now))
+		}
+	})
+	table(func(t io.Writer) {
+		for _, j := range s.Jobs {
+			fmt.Fprintf(t, "Job\t%s\tlast success %s\tnext %s\n", j.Name, ago(j.LastSuccess, s.Now), in(j.Next, s.Now))
+		}
+	})
+	table(func(t io.Writer) {
+		snapshots := "none"
+		if len(s.Snapshots) > 0 {
+			newest := s.Snapshots[0]
+			snapshots = fmt.Sprintf("%d, the newest %s, %s", len(s.Snapshots), newest.Name, ago(newest.Taken, s.Now))
+		}
+		fmt.Fprintf(t, "Snapshots\t%s\n", snapshots)
+		if first := firstToExpire(s.Certificates); first != nil {
+			fmt.Fprintf(t, "Certificates\t%d, the first to expire %s (%s)\n", len(s.Certificates), first.Path, days(first.NotAfter, s.Now))
+		}
+		for _, p := range s.Problems {
+			fmt.Fprintf(t, "Problem\t%s\n", p.What)
+			if p.Remedy != "" {
+				fmt.Fprintf(t, "\ttype: %s\n", p.Remedy)
+			}
+		}
+		if len(s.Problems) == 0 {
+			fmt.Fprintln(t, "Problems\tnone known")
+		}
+	})
+	return errors.Join(errs...)
 }
 
 func firstToExpire(list []agent.CertificateStatus) *agent.CertificateStatus {

@@ -60,8 +60,9 @@ var dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]
 
 // NetworkConfig is the section "network".
 type NetworkConfig struct {
-	// PodSubnet and ServiceSubnet are CIDRs, or two of them with a comma for dual stack.
-	PodSubnet     string `yaml:"podSubnet"`
+	// PodSubnet is a CIDR, or two of them with a comma for dual stack.
+	PodSubnet string `yaml:"podSubnet"`
+	// ServiceSubnet is a CIDR, or two of them with a comma for dual stack.
 	ServiceSubnet string `yaml:"serviceSubnet"`
 	// CNI is "bridge" for a single node that needs no add-on, or empty where an add-on
 	// brings the network.
@@ -138,11 +139,13 @@ type KubeadmConfig struct {
 	CertSANs []string `yaml:"certSANs"`
 	// Join makes the host join a cluster. Not in this version.
 	Join Passthrough `yaml:"join"`
-	// ClusterConfiguration, InitConfiguration, KubeletConfiguration and KubeProxyConfiguration
-	// are merged over what the agent renders; kubeadm itself validates them.
-	ClusterConfiguration   Passthrough `yaml:"clusterConfiguration"`
-	InitConfiguration      Passthrough `yaml:"initConfiguration"`
-	KubeletConfiguration   Passthrough `yaml:"kubeletConfiguration"`
+	// ClusterConfiguration is merged over what the agent renders; kubeadm itself validates it.
+	ClusterConfiguration Passthrough `yaml:"clusterConfiguration"`
+	// InitConfiguration is merged in the same way.
+	InitConfiguration Passthrough `yaml:"initConfiguration"`
+	// KubeletConfiguration is merged in the same way.
+	KubeletConfiguration Passthrough `yaml:"kubeletConfiguration"`
+	// KubeProxyConfiguration is merged in the same way.
 	KubeProxyConfiguration Passthrough `yaml:"kubeProxyConfiguration"`
 }
 

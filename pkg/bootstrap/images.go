@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"path/filepath"
 	"strings"
@@ -110,9 +109,12 @@ func (i images) missing(ctx context.Context) ([]missingImages, error) {
 		}
 		want = append(want, missingImages{path, names})
 	}
+	if err := i.answers(ctx); err != nil {
+		return nil, err
+	}
 	out, err := i.ctr(ctx, listTimeout, "images", "ls", "-q")
 	if err != nil {
-		return nil, i.explain(ctx, err)
+		return nil, err
 	}
 	known := map[string]bool{}
 	for name := range strings.Lines(string(out)) {
@@ -155,19 +157,17 @@ func (i images) ctr(ctx context.Context, limit time.Duration, args ...string) ([
 	return i.host.Run(ctx, program, append([]string{"--namespace", "k8s.io"}, args...)...)
 }
 
-// explain is Blocked where containerd is not there to be asked, which the step before mends.
-func (i images) explain(ctx context.Context, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; install containerd", err)
-	}
-	path, pathErr := i.host.Path(containerdSocket)
-	if pathErr != nil {
-		return pathErr
+// answers is Blocked where containerd does not run, which the step before mends. ctr would
+// take ten seconds to find out.
+func (i images) answers(ctx context.Context) error {
+	path, err := i.host.Path(containerdSocket)
+	if err != nil {
+		return err
 	}
 	dialer := net.Dialer{Timeout: dialTimeout}
-	conn, dialErr := dialer.DialContext(ctx, "unix", path)
-	if dialErr != nil {
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if err != nil {
 		return fmt.Errorf("%w: %w", step.Blocked{On: "containerd"}, err)
 	}
-	return errors.Join(err, conn.Close())
+	return conn.Close()
 }

@@ -163,9 +163,23 @@ func imagesHost(t *testing.T, f *fakeCtr) *host.Host {
 	return h
 }
 
+// answering has something listen on containerd's socket.
+func answering(t *testing.T, h *host.Host) {
+	t.Helper()
+	if err := h.MkdirAll("/run/containerd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(h.Root, containerdSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+}
+
 func TestImagesConverges(t *testing.T) {
 	f := &fakeCtr{images: []string{"r.io/a:1", "sha256:00"}}
 	h := imagesHost(t, f)
+	answering(t, h)
 	s := Images(h, []string{"/a.tar", "/b.tar"})
 	changes, err := s.Check(t.Context())
 	want := []step.Change{
@@ -192,23 +206,13 @@ func TestImagesErrors(t *testing.T) {
 	var blocked step.Blocked
 	f := &fakeCtr{err: errors.New("ctr: cannot connect")}
 	h := imagesHost(t, f)
-	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "cannot connect") {
+	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "containerd.sock") {
 		t.Errorf("containerd does not run: %v", err)
 	}
-
-	if err := h.MkdirAll("/run/containerd", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(filepath.Join(h.Root, "run/containerd")) // a socket's path is short
-	listener, err := net.Listen("unix", "containerd.sock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	answering(t, h)
 	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); err == nil || errors.As(err, &blocked) {
 		t.Errorf("containerd runs and ctr fails: %v", err)
 	}
-
 	if _, err := Images(h, []string{"/none.tar"}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: open /none.tar") {
 		t.Errorf("no such archive: %v", err)
 	}
@@ -219,7 +223,7 @@ func TestImagesErrors(t *testing.T) {
 }
 
 func FuzzArchiveImages(f *testing.F) {
-	f.Add([]byte(dockerArchive(f, "a:1")))
+	f.Add([]byte(tarOf(f, member{"layer.tar", "x"}, member{"manifest.json", `[{"RepoTags":["a"]}]`})))
 	f.Add([]byte(tarOf(f, member{"index.json", ociIndex})))
 	f.Add([]byte(tarOf(f, member{"manifest.json", "[null]"})))
 	f.Add([]byte{})

@@ -21,21 +21,37 @@ const DefaultPath = "/etc/nodeagent/config.yaml"
 
 // Config is the file. Each section is the Config of the package that owns it.
 type Config struct {
-	Role       bootstrap.Role             `yaml:"role"`
-	Node       bootstrap.NodeConfig       `yaml:"node"`
-	Network    bootstrap.NetworkConfig    `yaml:"network"`
-	Preflight  bootstrap.PreflightConfig  `yaml:"preflight"`
-	Kernel     kernel.Config              `yaml:"kernel"`
-	Packages   bootstrap.PackagesConfig   `yaml:"packages"`
+	// Role is what the host is to its cluster: control-plane, worker or etcd.
+	Role bootstrap.Role `yaml:"role"`
+	// Node is who this host is.
+	Node bootstrap.NodeConfig `yaml:"node"`
+	// Network is that of the cluster's pods and services.
+	Network bootstrap.NetworkConfig `yaml:"network"`
+	// Preflight is what is looked at before anything is changed.
+	Preflight bootstrap.PreflightConfig `yaml:"preflight"`
+	// Kernel is swap, modules and sysctls.
+	Kernel kernel.Config `yaml:"kernel"`
+	// Packages is which Kubernetes the host has.
+	Packages bootstrap.PackagesConfig `yaml:"packages"`
+	// Containerd has no keys in this version.
 	Containerd bootstrap.ContainerdConfig `yaml:"containerd"`
-	Images     bootstrap.ImagesConfig     `yaml:"images"`
-	Kubeadm    bootstrap.KubeadmConfig    `yaml:"kubeadm"`
-	Addons     []string                   `yaml:"addons"`
-	Backup     etcdbackup.Config          `yaml:"backup"`
-	Certs      certs.Config               `yaml:"certs"`
-	Drift      DriftConfig                `yaml:"drift"`
-	Metrics    MetricsConfig              `yaml:"metrics"`
-	Log        LogConfig                  `yaml:"log"`
+	// Images are those that are brought along, for a cluster that reaches no registry.
+	Images bootstrap.ImagesConfig `yaml:"images"`
+	// Kubeadm is what `kubeadm init` is given.
+	Kubeadm bootstrap.KubeadmConfig `yaml:"kubeadm"`
+	// Addons are files of manifests, or directories of them, that are applied in this order
+	// once the API answers.
+	Addons []string `yaml:"addons"`
+	// Backup is when etcd snapshots are taken and where they are kept.
+	Backup etcdbackup.Config `yaml:"backup"`
+	// Certs is what is done about certificates beyond watching them.
+	Certs certs.Config `yaml:"certs"`
+	// Drift is how the host is held against its configuration once it is made.
+	Drift DriftConfig `yaml:"drift"`
+	// Metrics is how the agent is scraped.
+	Metrics MetricsConfig `yaml:"metrics"`
+	// Log is what the agent logs.
+	Log LogConfig `yaml:"log"`
 }
 
 // DriftConfig is the section "drift".
@@ -70,7 +86,8 @@ type MetricsConfig struct {
 
 // LogConfig is the section "log".
 type LogConfig struct {
-	Level string `yaml:"level"` // debug, info, warn or error
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
 	// Format is auto (the journal's own fields under systemd, text elsewhere), text or json.
 	Format string `yaml:"format"`
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ func (l Local) Dial(ctx context.Context, h *host.Host) (*clientv3.Client, error)
 		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, err)
 	}
 	if err := answers(ctx, client); err != nil {
+		if reason := refusal(ctx, config, l.Endpoint); reason != nil {
+			err = reason
+		}
 		return nil, fmt.Errorf("dial etcd at %s: %w", l.Endpoint, errors.Join(err, client.Close()))
 	}
 	return client, nil
@@ -62,6 +66,29 @@ func answers(ctx context.Context, client *clientv3.Client) error {
 	_, err := maintenance.Status(ctx, &etcdserverpb.StatusRequest{}, grpc.WaitForReady(false))
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	return err
+}
+
+// refusal is why a TLS handshake with a member fails that did not answer; nil when that cannot
+// be told. A server refuses a client certificate after the client believes itself connected:
+// a client that writes at once may be told of a broken pipe, one that only reads is told why.
+func refusal(ctx context.Context, config *tls.Config, endpoint string) error {
+	if config == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	dialer := tls.Dialer{Config: config}
+	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(endpoint, "https://"))
+	if err == nil {
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the read below
+		defer stop()
+		_, err = conn.Read(make([]byte, 1))
+		_ = conn.Close() // nothing was sent
+	}
+	if ctx.Err() != nil || errors.Is(err, io.EOF) {
+		return nil
 	}
 	return err
 }

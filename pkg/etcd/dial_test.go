@@ -69,8 +69,8 @@ func wantError(t *testing.T, err error, part string) {
 
 func TestFindLocal(t *testing.T) {
 	h := host.New(t.TempDir())
-	if _, err := etcd.FindLocal(h); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a manifest: %v, want fs.ErrNotExist", err)
+	if _, err := etcd.FindLocal(h); !errors.Is(err, etcd.ErrNoMember) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a manifest: %v, want ErrNoMember and fs.ErrNotExist", err)
 	}
 	write(t, h, etcd.Manifest, etcdtest.Manifest("https", "2379"))
 	want := etcd.Local{
@@ -123,7 +123,7 @@ func TestDial(t *testing.T) {
 	cert, key := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.crt", cert)
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", key)
-	wantError(t, dial(t, h), "tls: ")
+	wantError(t, dial(t, h), "remote error: tls: ")
 	_, otherKey := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", otherKey)
 	wantError(t, dial(t, h), "private key does not match")

@@ -30,12 +30,16 @@ type Local struct {
 	CertFile, KeyFile string
 }
 
+// ErrNoMember is a host that no etcd is set up on. Unlike fs.ErrNotExist, which it comes with,
+// it does not also stand for a certificate that is missing.
+var ErrNoMember = errors.New("no etcd on this host")
+
 // FindLocal finds the member that kubelet runs on h. Where there is none, the error is
-// fs.ErrNotExist.
+// ErrNoMember and fs.ErrNotExist.
 func FindLocal(h *host.Host) (Local, error) {
 	data, err := h.ReadFile(Manifest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Local{}, fmt.Errorf("find etcd: no etcd on this host: %w", err)
+		return Local{}, fmt.Errorf("find etcd: %w: %w", ErrNoMember, err)
 	}
 	if err != nil {
 		return Local{}, fmt.Errorf("find etcd: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -37,7 +38,7 @@ func parseManifest(data []byte) (Local, error) {
 		return Local{}, fmt.Errorf("kind is %q, not Pod", p.Kind)
 	}
 	for _, c := range p.Spec.Containers {
-		line := append(append([]string{}, c.Command...), c.Args...)
+		line := slices.Concat(c.Command, c.Args)
 		if len(line) > 0 && path.Base(line[0]) == "etcd" {
 			return fromFlags(parseFlags(line[1:]))
 		}

@@ -18,24 +18,29 @@ type Config struct {
 	// Interval, when it is not 0, replaces Schedule.
 	Interval time.Duration `yaml:"interval"`
 	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
-	TimeZone  string        `yaml:"timeZone"`
-	Stores    []StoreConfig `yaml:"stores"`
-	Retention Retention     `yaml:"retention"`
+	TimeZone string `yaml:"timeZone"`
+	// Stores are the places where backups are kept. Each gets every backup.
+	Stores []StoreConfig `yaml:"stores"`
+	// Retention says which backups are kept in each store.
+	Retention Retention `yaml:"retention"`
 }
 
 // StoreConfig is one place where backups are kept. Exactly one of its fields is set.
 type StoreConfig struct {
+	// File is a store in a directory of this host.
 	File *FileConfig `yaml:"file"`
 }
 
 // FileConfig is a store in a directory of this host.
 type FileConfig struct {
+	// Dir is an absolute path. It is made when the first backup is saved.
 	Dir string `yaml:"dir"`
 }
 
 // Retention says which backups are kept.
 type Retention struct {
-	KeepLast int `yaml:"keepLast"` // the newest so many
+	// KeepLast is how many of the newest backups are kept.
+	KeepLast int `yaml:"keepLast"`
 }
 
 // DefaultConfig is a backup every six hours, kept for a week on the host itself.
@@ -126,9 +131,7 @@ func (c Config) cron() (next func(time.Time) time.Time, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
-	if spec, ok := schedule.(*cron.SpecSchedule); ok {
-		spec.Location = zone
-	}
+	// A schedule that names no zone itself is read in the zone of the time it is asked about.
 	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
 	// Any moment does to find out that a date never comes: the search spans years.
 	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {

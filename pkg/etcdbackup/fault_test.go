@@ -3,6 +3,7 @@ package etcdbackup_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -34,8 +35,8 @@ func sends(data []byte) fakeSource {
 	}}
 }
 
-// real is a snapshot of the real member.
-func real(t *testing.T) []byte {
+// genuine is a snapshot of the real member.
+func genuine(t *testing.T) []byte {
 	t.Helper()
 	r, err := source(t).Snapshot(t.Context())
 	if err != nil {
@@ -51,7 +52,7 @@ func real(t *testing.T) []byte {
 // altered sends the real member's snapshot as change makes it.
 func altered(t *testing.T, change func([]byte) []byte) fakeSource {
 	t.Helper()
-	return sends(change(real(t)))
+	return sends(change(genuine(t)))
 }
 
 // saveFails saves from source, which has to fail and to leave nothing.
@@ -97,10 +98,13 @@ func TestBrokenStructure(t *testing.T) {
 		"meta pages only":   func(b []byte) []byte { return b[:8192] },
 		"data pages zeroed": func(b []byte) []byte { clear(b[8192:]); return b },
 		"pages swapped":     func(b []byte) []byte { copy(b[8192:], bytes.Clone(b[12288:])); return b },
+		"elements far away": farAway,
+		"a page appended":   func(b []byte) []byte { return append(b[:len(b):len(b)], make([]byte, 4096)...) },
+		"keys out of order": func(b []byte) []byte { return bytes.ReplaceAll(b, row(50), row(1<<40)) },
 		"data pages noise":  func(b []byte) []byte { copy(b[8192:], bytes.Repeat([]byte{0xa5}, len(b))); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
-			data := real(t)
+			data := genuine(t)
 			err := saveFails(t, sends(withTrailer(page(data[:len(data)-32]))))
 			if err == nil || errors.Is(err, etcdbackup.ErrTrailer) || !strings.Contains(err.Error(), "inspect snapshot") {
 				t.Errorf("error %v, want one about the structure", err)
@@ -109,8 +113,27 @@ func TestBrokenStructure(t *testing.T) {
 	}
 }
 
+// row is the key of a revision in the database.
+func row(revision uint64) []byte {
+	return append(append(binary.BigEndian.AppendUint64(nil, revision), '_'), make([]byte, 8)...)
+}
+
+// farAway makes every element of every leaf page point beyond what is mapped.
+func farAway(b []byte) []byte {
+	const page, leaf, header, element = 4096, 2, 16, 16
+	for at := 2 * page; at < len(b); at += page {
+		if binary.NativeEndian.Uint16(b[at+8:]) != leaf {
+			continue
+		}
+		for i := range int(binary.NativeEndian.Uint16(b[at+10:])) {
+			binary.NativeEndian.PutUint32(b[at+header+i*element+4:], 0x70000000)
+		}
+	}
+	return b
+}
+
 func TestEtcdFails(t *testing.T) {
-	data := real(t)
+	data := genuine(t)
 	reset := errors.New("connection reset")
 	for name, fake := range map[string]fakeSource{
 		"before the stream": {stream: func(context.Context) (io.ReadCloser, error) { return nil, reset }},
@@ -133,7 +156,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 // etcd-druid#307: a fixed time-out on the whole is too short for somebody. Only silence ends a
 // save: slow is fine.
 func TestStall(t *testing.T) {
-	data := real(t)
+	data := genuine(t)
 	slow := func(pieces int) fakeSource {
 		return fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
 			return &drip{ctx: ctx, data: data, piece: len(data)/100 + 1, pieces: pieces, every: 29 * time.Second}, nil
@@ -154,6 +177,16 @@ func TestStall(t *testing.T) {
 		err = saveFails(t, slow(50))
 		if took := time.Since(began) - 50*29*time.Second; !errors.Is(err, etcdbackup.ErrStalled) || took != etcdbackup.DefaultStall {
 			t.Errorf("a stream that stops: %v after %s, want ErrStalled after %s", err, took, etcdbackup.DefaultStall)
+		}
+
+		began = time.Now()
+		_, s = newStore(t)
+		quick := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
+			return &drip{ctx: ctx, data: data, piece: len(data)/2 + 1, pieces: 2, every: time.Second}, nil
+		}}
+		report, err = etcdbackup.Save(t.Context(), quick, []etcdbackup.Store{slowDisk{s}}, request(noon))
+		if err != nil || !report.Stores[0].Saved || time.Since(began) < 2*etcdbackup.DefaultStall {
+			t.Errorf("a slow disk: %+v, %v after %s", report, err, time.Since(began))
 		}
 
 		began = time.Now()
@@ -196,20 +229,55 @@ func (d *drip) Read(p []byte) (int, error) {
 
 func (d *drip) Close() error { return nil }
 
+// slowDisk takes longer for each write than etcd may be silent.
+type slowDisk struct{ *file.Store }
+
+func (s slowDisk) Create(ctx context.Context, size int64) (etcdbackup.Draft, error) {
+	d, err := s.Store.Create(ctx, size)
+	return slowDraft{d}, err
+}
+
+type slowDraft struct{ etcdbackup.Draft }
+
+func (d slowDraft) Write(p []byte) (int, error) {
+	time.Sleep(2 * etcdbackup.DefaultStall)
+	return d.Draft.Write(p)
+}
+
 func TestCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	fake := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
-		cancel()
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}
-	h, s := newStore(t)
-	if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want context.Canceled", err)
+	data := genuine(t)
+	for name, stream := range map[string]func(context.Context, func()) (io.ReadCloser, error){
+		"before the stream": func(ctx context.Context, cancel func()) (io.ReadCloser, error) {
+			cancel()
+			return nil, ctx.Err()
+		},
+		"after the stream": func(_ context.Context, cancel func()) (io.ReadCloser, error) {
+			return closer{bytes.NewReader(data), cancel}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			fake := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) { return stream(ctx, cancel) }}
+			h, s := newStore(t)
+			if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v, want context.Canceled", err)
+			}
+			if got := files(t, h); len(got) != 0 {
+				t.Errorf("left %q", got)
+			}
+		})
 	}
-	if got := files(t, h); len(got) != 0 {
-		t.Errorf("left %q", got)
-	}
+}
+
+// closer calls a function when it is closed.
+type closer struct {
+	io.Reader
+	closed func()
+}
+
+func (c closer) Close() error {
+	c.closed()
+	return nil
 }
 
 // kubekey#1625: a full disk ended in deleted files.

@@ -81,7 +81,7 @@ func TestSIGKILL(t *testing.T) {
 		t.Fatal(err)
 	}
 	snapshot := filepath.Join(t.TempDir(), "snapshot")
-	if err := os.WriteFile(snapshot, real(t), 0o600); err != nil {
+	if err := os.WriteFile(snapshot, genuine(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for at, left := range map[string]string{"stream": ".part", "manifest": ".db"} {

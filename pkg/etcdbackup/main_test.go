@@ -89,6 +89,26 @@ func startEtcd(ctx context.Context) (err error) {
 	return nil
 }
 
+// dial is a client of its own for a test that changes it.
+func dial(t *testing.T) *clientv3.Client {
+	t.Helper()
+	etcdClient(t)
+	local, err := etcd.FindLocal(shared.member.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := local.Dial(t.Context(), shared.member.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
+}
+
 // source is the member.
 func source(t *testing.T) etcdbackup.Source {
 	t.Helper()

@@ -108,6 +108,9 @@ func (s *save) run(ctx context.Context) (Manifest, error) {
 	if s.req.Host == "" {
 		return Manifest{}, errors.New("save snapshot: the host has no name")
 	}
+	if len(s.targets) == 0 {
+		return Manifest{}, errors.New("save snapshot: there is no store to save it to")
+	}
 	member, size, err := s.describe(ctx)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("save snapshot: %w", err)

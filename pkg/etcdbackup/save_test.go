@@ -1,6 +1,7 @@
 package etcdbackup_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -206,9 +207,34 @@ func TestDirectoryNotWritable(t *testing.T) {
 	}
 }
 
-func TestSaveNeedsAHostName(t *testing.T) {
+func TestSaveNeedsHostAndStore(t *testing.T) {
+	if _, err := etcdbackup.Save(t.Context(), source(t), nil, request(noon)); err == nil {
+		t.Error("a save to no store succeeded")
+	}
 	_, s := newStore(t)
 	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, etcdbackup.Request{Now: noon}); err == nil {
 		t.Error("a save for a host without a name succeeded")
 	}
+}
+
+// A learner may lag far behind: a backup of it looks newer than it is.
+func TestLearnerIsRefused(t *testing.T) {
+	client := dial(t)
+	client.Maintenance = learner{client.Maintenance}
+	_, s := newStore(t)
+	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, request(noon))
+	if err == nil || !strings.Contains(err.Error(), "is a learner") {
+		t.Errorf("error %v, want a refusal", err)
+	}
+}
+
+// learner says of a member that it is one.
+type learner struct{ clientv3.Maintenance }
+
+func (l learner) Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	status, err := l.Maintenance.Status(ctx, endpoint)
+	if err == nil {
+		status.IsLearner = true
+	}
+	return status, err
 }

@@ -23,7 +23,9 @@ type Config struct {
 // Sysctl is one kernel parameter. Its name is written as in sysctl.d(5): "net.ipv4.ip_forward",
 // "net/ipv4/conf/eth0.100/forwarding" or "net.ipv4.conf.eth0/100.forwarding".
 type Sysctl struct {
-	Name  string `yaml:"name"`
+	// Name is written with dots or with slashes, as in sysctl.d(5).
+	Name string `yaml:"name"`
+	// Value is a string: a number needs quotes.
 	Value string `yaml:"value"`
 }
 

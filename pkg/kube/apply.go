@@ -96,10 +96,17 @@ func (c *Client) apply(ctx context.Context, kinds *resources, o Object) error {
 // errNotServed is a kind that the API does not serve, or not yet.
 var errNotServed = errors.New("the API does not serve this kind")
 
+// badPatch begins the message of a document that does not fit its kind's schema. The API
+// answers it with a bare 500, as it does when etcd has changed its leader.
+const badPatch = "failed to create typed patch object"
+
 // passing says whether an error may be gone at the next try.
 func passing(err error) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
+		if strings.HasPrefix(status.Message, badPatch) {
+			return false
+		}
 		return status.Code == http.StatusNotFound || status.Code == http.StatusTooManyRequests || status.Code >= 500
 	}
 	for _, e := range []error{errNotServed, syscall.ECONNREFUSED, syscall.ECONNRESET, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {

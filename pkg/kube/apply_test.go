@@ -3,7 +3,9 @@ package kube_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,6 +185,25 @@ func TestApplyRefused(t *testing.T) {
 				t.Errorf("calls: %v", calls)
 			}
 		})
+	}
+}
+
+// A document that does not fit the schema is answered with a 500, and is refused all the same.
+func TestApplyBadPatch(t *testing.T) {
+	const message = "failed to create typed patch object (addon; v1, Kind=Namespace): .dta: field not declared in schema"
+	var patches atomic.Int32
+	h := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			reply(w, map[string]any{"resources": []map[string]any{{"name": "namespaces", "kind": "Namespace"}}})
+			return
+		}
+		patches.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+		reply(w, map[string]any{"kind": "Status", "message": message, "code": 500})
+	}))
+	err := connect(t, h, admin).ApplyManifests(t.Context(), parse(t, addon))
+	if text(err) != "apply Namespace addon: "+message || patches.Load() != 1 {
+		t.Errorf("after %d tries: %v", patches.Load(), err)
 	}
 }
 

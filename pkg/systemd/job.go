@@ -46,6 +46,16 @@ func (c *Conn) Restart(ctx context.Context, unit string) error {
 	return c.job(ctx, "restart", unit, func(s State) bool { return s.Active() }, (*dbus.Conn).RestartUnitContext)
 }
 
+// ResetFailed forgets that a unit failed, and how often it was started of late: systemd refuses
+// one that was started too often ("start-limit-hit").
+func (c *Conn) ResetFailed(ctx context.Context, unit string) error {
+	err := c.call(ctx, func(ctx context.Context, bus *dbus.Conn) error { return bus.ResetFailedUnitContext(ctx, unit) })
+	if err != nil {
+		return fmt.Errorf("reset %s: %w", unit, err)
+	}
+	return nil
+}
+
 type queue func(bus *dbus.Conn, ctx context.Context, unit, mode string, result chan<- string) (int, error)
 
 func (c *Conn) job(ctx context.Context, verb, unit string, reached func(State) bool, put queue) error {

@@ -40,6 +40,12 @@ type Result struct {
 // stopped in the middle of is not known.
 var ErrStopped = errors.New("was stopped before it ended")
 
+// endGrace is what systemd has to end a program that ran out of time: 90 s by default until it
+// sends SIGKILL.
+const endGrace = 5 * time.Minute
+
+var errOverdue = errors.New("systemd has not ended it though its timeout is long over")
+
 // UnitError is a transient unit that ran and did not succeed.
 type UnitError struct {
 	Unit    string
@@ -76,6 +82,10 @@ func (c *Conn) RunTransient(ctx context.Context, t Transient) (Result, error) {
 	if err := t.validate(); err != nil {
 		return Result{}, fmt.Errorf("run %s: %w", t.Unit, err)
 	}
+	// systemd ends the program at its timeout; should it not, or not be heard of again, this
+	// call ends nevertheless.
+	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout+endGrace, errOverdue)
+	defer cancel()
 	result, err := c.runTransient(ctx, t)
 	if err != nil {
 		return result, fmt.Errorf("run %s: %w", t.Unit, err)
@@ -160,9 +170,7 @@ func (c *Conn) clear(ctx context.Context, unit string, s State) error {
 	case "active":
 		return c.Stop(ctx, unit)
 	case "failed":
-		return c.call(ctx, func(ctx context.Context, bus *dbus.Conn) error {
-			return bus.ResetFailedUnitContext(ctx, unit)
-		})
+		return c.ResetFailed(ctx, unit)
 	}
 	return nil
 }

@@ -105,14 +105,18 @@ func (m *Machine) start(path string) error {
 		}
 		args = append(args, fmt.Sprintf("--bind=%s:/var/lib/%s", filepath.Join(m.dir, dir), dir))
 	}
-	// A shell joins the groups and becomes systemd-nspawn: the child must be in them before
-	// it forks, and only the child.
-	script := m.group.joinScript() + `exec "$@"`
+	// A shell joins the groups and becomes systemd-nspawn: it must be in them before it forks.
+	// It is PID 1 of a namespace around the container's own, so that with it all ends, also
+	// when this process is killed; systemd-nspawn alone would leave the container behind.
+	script := m.group.joinScript() + `mount -t proc proc /proc; exec "$@"`
 	m.spawn = exec.Command("/bin/sh", append([]string{"-euc", script, "sh", path}, append(args, "--boot")...)...)
 	// Of /proc/sys only net is the machine's own; the rest is the host's and stays read-only.
 	m.spawn.Env = append(baseEnv(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network")
 	m.spawn.Stdout, m.spawn.Stderr = console, console
-	m.spawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	m.spawn.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS,
+		Setsid: true, Pdeathsig: syscall.SIGKILL,
+	}
 	if err := m.spawn.Start(); err != nil {
 		m.spawn = nil
 		return fmt.Errorf("start systemd-nspawn: %w", err)
@@ -167,7 +171,7 @@ func (m *Machine) down() error {
 			_ = syscall.Kill(m.leader, powerOff)
 		}
 		if m.leader == 0 || !m.waitEnded(stopTimeout) {
-			// Killing systemd-nspawn kills PID 1 of the container, and that everything in it.
+			// The kernel kills everything in its PID namespace.
 			_ = m.spawn.Process.Kill()
 			if !m.waitEnded(killTimeout) {
 				return errors.New("systemd-nspawn does not end, not even by SIGKILL")

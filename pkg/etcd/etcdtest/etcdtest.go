@@ -28,13 +28,17 @@ type Member struct {
 	etcd *embed.Etcd
 }
 
-// Start runs a member on a free port of loopback: with mutual TLS, a CA, a server and a
-// healthcheck-client pair in PKI, its data below dataDir, and its static pod manifest in
-// place. It does not sync to disk.
+// Start is Run with a CA, a server and a healthcheck-client pair made for it.
 func Start(h *host.Host, dataDir string) (*Member, error) {
 	if err := WritePKI(h, NewCA(), "127.0.0.1", "localhost"); err != nil {
 		return nil, err
 	}
+	return Run(h, dataDir)
+}
+
+// Run runs a member on a free port of loopback: with mutual TLS by the files that lie in PKI,
+// its data below dataDir, and its static pod manifest in place. It does not sync to disk.
+func Run(h *host.Host, dataDir string) (*Member, error) {
 	paths := map[string]string{}
 	for _, name := range []string{"ca.crt", "server.crt", "server.key"} {
 		real, err := h.Path(filepath.Join(PKI, name))

@@ -1,0 +1,227 @@
+package generate
+
+import (
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/config"
+)
+
+const module = "github.com/nodeagent/nodeagent/"
+
+// key is one key of the configuration, in the order of the file.
+type key struct {
+	path     string // kernel.sysctls[].name
+	section  bool   // a mapping of further keys, at the top of the file
+	kind     string
+	required bool
+	def      string // as it would be written; "" where a list's element has none
+	meaning  string
+}
+
+// configKeys reads the keys and defaults from the types and what they mean from the comments
+// in their sources. A key without a comment is an error.
+func configKeys(checkout string) ([]key, error) {
+	cfg := config.Default()
+	r := &reader{checkout: checkout, docs: map[reflect.Type]map[string]string{}}
+	var missing string
+	if err := cfg.Validate(); err != nil {
+		missing = err.Error()
+	}
+	if err := r.fields(reflect.ValueOf(cfg), "", true); err != nil {
+		return nil, err
+	}
+	for i, k := range r.keys {
+		r.keys[i].required = strings.Contains("\n"+missing, "\n"+k.path+": is missing")
+	}
+	return r.keys, nil
+}
+
+type reader struct {
+	checkout string
+	keys     []key
+	docs     map[reflect.Type]map[string]string // type → field → its comment
+}
+
+// fields adds the keys of a struct. Those of a list's elements have no default of their own.
+func (r *reader) fields(v reflect.Value, path string, defaults bool) error {
+	docs, err := r.comments(v.Type())
+	if err != nil {
+		return err
+	}
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name := field.Tag.Get("yaml")
+		if name == "" {
+			return fmt.Errorf("field %s of %s has no tag", field.Name, v.Type())
+		}
+		k := key{path: strings.TrimPrefix(path+"."+name, "."), kind: kindOf(field.Type), meaning: docs[field.Name]}
+		if k.meaning == "" {
+			return fmt.Errorf("%s: field %s of %s has no comment", k.path, field.Name, v.Type())
+		}
+		inner, element := v.Field(i), field.Type
+		if element.Kind() == reflect.Slice {
+			element = element.Elem()
+		}
+		if element.Kind() == reflect.Pointer {
+			element = element.Elem()
+		}
+		nested := element.Kind() == reflect.Struct && element != reflect.TypeFor[bootstrap.Passthrough]()
+		k.section = nested && path == "" && element == field.Type
+		if defaults && !k.section {
+			if k.def, err = flow(inner.Interface()); err != nil {
+				return err
+			}
+		}
+		r.keys = append(r.keys, k)
+		switch {
+		case nested && element == field.Type:
+			err = r.fields(inner, k.path, defaults)
+		case nested && field.Type.Kind() == reflect.Slice:
+			err = r.fields(reflect.New(element).Elem(), k.path+"[]", false)
+		case nested:
+			err = r.fields(reflect.New(element).Elem(), k.path, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flow is a value as it would be written on one line of the file.
+func flow(value any) (string, error) {
+	var node yaml.Node
+	if err := node.Encode(value); err != nil {
+		return "", err
+	}
+	if node.Kind == yaml.SequenceNode || node.Kind == yaml.MappingNode {
+		node.Style = yaml.FlowStyle
+	}
+	out, err := yaml.Marshal(&node)
+	return strings.TrimSpace(string(out)), err
+}
+
+func kindOf(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "duration"
+	case t.Kind() == reflect.Slice:
+		return "list of " + map[string]string{"string": "strings", "mapping": "mappings"}[kindOf(t.Elem())]
+	case t.Kind() == reflect.String:
+		return "string"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Int:
+		return "number"
+	}
+	return "mapping"
+}
+
+// comments are those of a type's fields, before or behind them, on one line, with the names of
+// fields as they are in the file.
+func (r *reader) comments(t reflect.Type) (map[string]string, error) {
+	if docs, ok := r.docs[t]; ok {
+		return docs, nil
+	}
+	dir := filepath.Join(r.checkout, strings.TrimPrefix(t.PkgPath(), module))
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		if object := file.Scope.Lookup(t.Name()); object != nil {
+			spec, ok := object.Decl.(*ast.TypeSpec)
+			if !ok {
+				break
+			}
+			fields, ok := spec.Type.(*ast.StructType)
+			if !ok {
+				break
+			}
+			r.docs[t] = fieldComments(fields, t)
+			return r.docs[t], nil
+		}
+	}
+	return nil, errors.New("no source of type " + t.String())
+}
+
+func fieldComments(fields *ast.StructType, t reflect.Type) map[string]string {
+	docs := map[string]string{}
+	for _, field := range fields.Fields.List {
+		text := field.Doc.Text()
+		if text == "" {
+			text = field.Comment.Text()
+		}
+		text = strings.Join(strings.Fields(text), " ")
+		for i := range t.NumField() {
+			word := regexp.MustCompile(`\b` + t.Field(i).Name + `\b`)
+			text = word.ReplaceAllLiteralString(text, "`"+t.Field(i).Tag.Get("yaml")+"`")
+		}
+		for _, name := range field.Names {
+			docs[name.Name] = sentence(text)
+		}
+	}
+	return docs
+}
+
+const configIntro = `# Configuration
+
+One YAML file, ` + "`/etc/nodeagent/config.yaml`" + `, describes the node. Only ` + "`role`" + ` has to be there.
+Unknown keys, keys given twice and values of another type are errors, which name the file, the line
+and the nearest known key. A duration needs its unit: ` + "`30s`, `10m`, `6h`" + `. A list in the file
+replaces the default list.
+
+` + "`nodeagent config init`" + ` writes a first file, ` + "`nodeagent config check`" + ` says what is wrong with it,
+` + "`nodeagent config print`" + ` shows it with every default.
+`
+
+func configMarkdown(keys []key) string {
+	var b strings.Builder
+	b.WriteString(header + configIntro)
+	const columns = "\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
+	b.WriteString("\n## At the top" + "\n" + columns)
+	for _, k := range keys {
+		if !strings.Contains(k.path, ".") && !k.section {
+			b.WriteString(row(k, k.path))
+		}
+	}
+	for i, k := range keys {
+		switch {
+		case k.section:
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n", k.path, k.meaning)
+			if i+1 < len(keys) && strings.HasPrefix(keys[i+1].path, k.path+".") {
+				b.WriteString(columns)
+			}
+		case strings.Contains(k.path, "."):
+			b.WriteString(row(k, k.path))
+		}
+	}
+	return b.String()
+}
+
+func row(k key, name string) string {
+	def := ""
+	switch {
+	case k.required:
+		def = "none, it must be given"
+	case k.def != "":
+		def = "`" + k.def + "`"
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, k.kind, cell(def), cell(k.meaning))
+}
