@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +39,9 @@ on from there, since every step looks at the host before it does anything.`,
 				return err
 			}
 			progress := newProgress(a.stderr)
+			defer progress.end()
 			results, err := m.apply(cmd.Context(), steps, flags.all(), progress.observe)
+			progress.end()
 			if err != nil {
 				return fmt.Errorf("apply: %w", err)
 			}
@@ -126,50 +127,6 @@ func (m *machine) begin() error {
 	}
 	return agent.BeginBootstrap(m.host)
 }
-
-// progress prints what apply does, a line a stage.
-type progress struct {
-	w     io.Writer
-	began time.Time
-}
-
-func newProgress(w io.Writer) *progress { return &progress{w: w} }
-
-func (p *progress) observe(e step.Event) {
-	head := fmt.Sprintf("[%d/%d] %s", e.Index, e.Total, e.Step)
-	switch e.Stage {
-	case step.Checking:
-		p.began = time.Now()
-	case step.Applying:
-		p.line("%s: applying", head)
-	case step.Verifying:
-	case step.Done:
-		p.done(head, e.Result)
-	}
-}
-
-func (p *progress) done(head string, r step.Result) {
-	took := time.Since(p.began).Round(100 * time.Millisecond)
-	switch r.Outcome {
-	case step.Applied:
-		for _, c := range r.Pending() {
-			p.line("%s: %s", head, c)
-		}
-		p.line("%s: done in %s", head, took)
-	case step.Failed, step.Stopped:
-		p.line("%s: %s after %s", head, r.Outcome, took)
-	case step.Waiting:
-		p.line("%s: waits: %v", head, r.Err)
-	case step.Clean, step.Differs:
-		p.line("%s: nothing to do", head)
-	}
-	for _, c := range r.Findings() {
-		p.line("%s: finding, only you can mend it: %s", head, c)
-	}
-}
-
-// line writes to stderr; a reader who has gone is no reason to stop changing the host halfway.
-func (p *progress) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
 
 func waitsForBoot(r step.Result) bool {
 	var blocked step.Blocked

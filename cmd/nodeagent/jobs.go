@@ -216,6 +216,7 @@ func (s *session) reportDrift(d agent.Drift) error {
 		s.log.Error("drift keeps coming back and is left alone: something else changes it",
 			"step", c.Step, "subject", c.Change.Subject, "have", c.Change.Have, "want", c.Change.Want)
 	}
+	differs := map[string]bool{}
 	var failed []string
 	for _, r := range d.Results {
 		s.daemon.metrics.DriftFlapping(r.Step, flaps[r.Step])
@@ -224,13 +225,29 @@ func (s *session) reportDrift(d agent.Drift) error {
 			failed = append(failed, r.Step+": "+errorText(r.Err))
 		case step.Differs, step.Stopped:
 			for _, c := range r.Pending() {
-				s.log.Warn("drift: the host differs from its configuration", "step", r.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+				differs[r.Step+": "+c.String()] = true
 			}
 		case step.Clean, step.Applied, step.Waiting:
 		}
 	}
+	s.logDrift(differs)
 	if len(failed) > 0 {
 		return errors.New("check steps: " + strings.Join(failed, "; "))
 	}
 	return nil
+}
+
+// logDrift tells of each difference once, when it comes and when it goes.
+func (s *session) logDrift(differs map[string]bool) {
+	for what := range differs {
+		if !s.drift[what] {
+			s.log.Warn("drift: the host differs from its configuration", "what", what)
+		}
+	}
+	for what := range s.drift {
+		if !differs[what] {
+			s.log.Info("drift: is gone", "what", what)
+		}
+	}
+	s.drift = differs
 }

@@ -22,8 +22,9 @@ type session struct {
 	runner  agent.Runner
 	metrics config.MetricsConfig
 	listen  net.Listener
-	done    atomic.Bool // every step of the bootstrap has been applied
-	began   time.Time   // of the step in progress
+	done    atomic.Bool     // every step of the bootstrap has been applied
+	began   time.Time       // of the step in progress
+	drift   map[string]bool // what the last look for drift found and left
 }
 
 func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, error) {
