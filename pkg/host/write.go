@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 )
 
 // ErrSymlink is the refusal to write where a symbolic link lies: replacing it would surprise
@@ -17,8 +15,8 @@ import (
 var ErrSymlink = errors.New("is a symbolic link: replace it by a regular file, or remove it")
 
 // WriteFile makes path hold data with exactly mode perm, atomically and durably: a temporary
-// file in the same directory, mode and owner set, fsync, rename, fsync of the directory. A
-// file that was there keeps its owner. Directories missing above it are made, 0755. A file
+// file in the same directory, owner and mode set, fsync, rename, fsync of the directory. A
+// file that was there keeps its owner. What a killed writer left goes with the next write. Directories missing above it are made, 0755. A file
 // that is already so is left alone, its time included.
 func (h *Host) WriteFile(path string, data []byte, perm fs.FileMode) error {
 	real, err := h.Path(path)
@@ -56,28 +54,36 @@ func holds(real string, data []byte) bool {
 }
 
 func replace(real string, data []byte, perm fs.FileMode, old fs.FileInfo) error {
-	dir := filepath.Dir(real)
-	f, err := renameio.NewPendingFile(real, renameio.WithStaticPermissions(perm), renameio.WithTempDir(dir))
+	f, err := createDraft(real)
 	if err != nil {
 		return err
 	}
-	// After a successful replace Cleanup does nothing; before it, it removes the temporary
-	// file, and the error that brought us here is the one to report.
-	defer func() { _ = f.Cleanup() }()
+	defer func() { _ = f.Close() }() // it is synced by then, and what failed has been told
+	if err := fill(f, data, perm, old); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), real); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return SyncDir(filepath.Dir(real))
+}
+
+// fill gives a draft its owner, its mode and its content, durably.
+func fill(f *os.File, data []byte, perm fs.FileMode, old fs.FileInfo) error {
 	if old != nil {
 		if stat, ok := old.Sys().(*syscall.Stat_t); ok {
-			if err := keepOwner(f.File, stat); err != nil {
+			if err := keepOwner(f, stat); err != nil {
 				return err
 			}
 		}
 	}
+	if err := f.Chmod(perm); err != nil {
+		return err
+	}
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	return SyncDir(dir)
+	return f.Sync()
 }
 
 func keepOwner(f *os.File, old *syscall.Stat_t) error {
@@ -132,7 +138,7 @@ func (h *Host) Symlink(target, path string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
-	if err := renameio.Symlink(target, real); err != nil {
+	if err := makeLink(target, real, err == nil); err != nil {
 		return fmt.Errorf("link %s: %w", path, err)
 	}
 	return SyncDir(filepath.Dir(real))
@@ -165,10 +171,7 @@ func (h *Host) MkdirAll(path string, perm fs.FileMode) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(real, perm); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make directory %s: %w", path, h.asSeen(err, path))
-	}
-	if err := os.Chmod(real, perm); err != nil {
+	if err := makeDirectory(real, perm); err != nil {
 		return fmt.Errorf("make directory %s: %w", path, h.asSeen(err, path))
 	}
 	return SyncDir(filepath.Dir(real))
