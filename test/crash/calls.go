@@ -122,12 +122,12 @@ func descriptor(tid, fd int) string {
 
 // keeps says whether what is written to a file stays: it is a regular one or a disk.
 func keeps(file string) bool {
-	info, err := os.Stat(file)
-	if err != nil {
+	var stat unix.Stat_t
+	if err := unix.Stat(file, &stat); err != nil {
 		return false
 	}
-	mode := info.Mode()
-	return mode.IsRegular() || mode&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice
+	kind := stat.Mode & unix.S_IFMT // of an eventfd it is 0, which os.FileMode takes for a file's
+	return kind == unix.S_IFREG || kind == unix.S_IFBLK
 }
 
 func target(link string) string {

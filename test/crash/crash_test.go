@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nodeagent/nodeagent/test/crash"
 )
 
@@ -35,6 +37,14 @@ func programs() map[string]func(args []string) error {
 			return errors.Join(errs...)
 		},
 		// What nobody should do: a file is written in place.
+		"no file": func([]string) error {
+			fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			_, err = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+			return err
+		},
 		"in place": func(args []string) error { return os.WriteFile(args[0], []byte("new"), 0o600) },
 	}
 }
@@ -142,6 +152,13 @@ func TestRunCounts(t *testing.T) {
 				t.Errorf("left %q, want %q", have, test.want)
 			}
 		})
+	}
+}
+
+// The Go runtime wakes its threads by what looks like a file and is none.
+func TestRunCountsNoEventfd(t *testing.T) {
+	if r := run(t, child(t, "no file"), 0); r.Calls != 0 || r.ExitCode != 0 {
+		t.Errorf("%+v, want no calls", r)
 	}
 }
 
