@@ -40,6 +40,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is the program to run.
@@ -67,16 +69,36 @@ func Run(ctx context.Context, c Command, n int) (Result, error) {
 	}
 	var result Result
 	ended := make(chan error, 1)
-	go func() { // a thread of its own: ptrace and wait are the thread's that began it
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	go onOwnThread(func() {
 		var err error
 		result, err = run(ctx, c, n)
 		ended <- err
-	}()
+	})
 	if err := <-ended; err != nil {
 		return result, fmt.Errorf("run %s: %w", filepath.Base(c.Args[0]), err)
 	}
 	return result, nil
+}
+
+// onOwnThread calls do on a thread that has no children and gets none but those that do starts,
+// and that ends with it: ptrace is a matter of threads, and what a thread waits for is all that
+// it has started. A thread that another goroutine has started a process from (os/exec) is no
+// good, and neither is the first one, which inherits the children of those that end.
+func onOwnThread(do func()) {
+	runtime.LockOSThread()
+	first := unix.Gettid() == unix.Getpid()
+	err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WNOTHREAD|unix.WALL, nil)
+	if !first && errors.Is(err, unix.ECHILD) {
+		do() // and no unlocking: the thread ends with the goroutine
+		return
+	}
+	done := make(chan struct{})
+	go func() { // while this thread is taken, on another
+		defer close(done)
+		onOwnThread(do)
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }
 
 func run(ctx context.Context, c Command, n int) (Result, error) {

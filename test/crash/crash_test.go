@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -287,4 +288,24 @@ func TestSweepFindsAFileCutShort(t *testing.T) {
 	if points != 2 || fmt.Sprint(found) != fmt.Sprint(want) {
 		t.Errorf("%d points, found %v, want %v", points, found, want)
 	}
+}
+
+// The test's other processes are none of ours, whichever thread they were started from.
+func TestRunLeavesOthersToThemselves(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 25 {
+				out, err := exec.CommandContext(t.Context(), "/bin/sh", "-c", "sleep 0.01; echo mine").Output()
+				if err != nil || string(out) != "mine\n" {
+					t.Errorf("%q, %v", out, err)
+				}
+				r, err := crash.Run(t.Context(), shell("/", "echo ours; exit 3"), 0)
+				if err != nil || r.ExitCode != 3 || r.Output != "ours\n" {
+					t.Errorf("%+v, %v", r, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
