@@ -69,50 +69,61 @@ var changes = map[uint64]shape{
 	unix.SYS_REBOOT:          {"reboot", ""},
 }
 
-func shapeOf(number uint64) (shape, bool) {
-	s, ok := changes[number]
-	if !ok {
-		s, ok = olderChanges[number]
-	}
-	return s, ok
+// syncs are the calls that make changes durable. They do not count.
+var syncs = map[uint64]shape{
+	unix.SYS_FSYNC:     {"fsync", "f"},
+	unix.SYS_FDATASYNC: {"fdatasync", "f"},
 }
 
-// describe says whether the call that a thread is about to make counts, and what it is.
-func describe(tid int, c call) (text string, counts bool) {
-	s, ok := shapeOf(c.Number)
-	if !ok {
-		return "", false
+// Call is one call that a program made.
+type Call struct {
+	Name   string
+	Paths  []string // absolute, but for the target of a link
+	Failed bool
+}
+
+func (c Call) String() string { return strings.TrimSpace(c.Name + " " + strings.Join(c.Paths, ", ")) }
+
+// describe says what the call is that a thread is about to make, and whether it counts. A call
+// that is of no interest has no name.
+func describe(tid int, c call) (described Call, counts bool) {
+	s, counts := changes[c.Number]
+	if !counts {
+		s, counts = olderChanges[c.Number]
 	}
-	var words []string
+	if !counts {
+		s = syncs[c.Number]
+	}
+	described.Name = s.name
 	i := 0
 	for _, kind := range s.args {
 		arg := c.Args[i]
 		i++
 		switch kind {
 		case 'p':
-			words = append(words, absolute(tid, unix.AT_FDCWD, str(tid, arg)))
+			described.Paths = append(described.Paths, absolute(tid, unix.AT_FDCWD, str(tid, arg)))
 		case 'a':
-			words = append(words, absolute(tid, int(int32(arg)), str(tid, c.Args[i])))
+			described.Paths = append(described.Paths, absolute(tid, int(int32(arg)), str(tid, c.Args[i])))
 			i++
 		case 's':
-			words = append(words, str(tid, arg))
+			described.Paths = append(described.Paths, str(tid, arg))
 		case 'f', 'w':
 			file := descriptor(tid, int(int32(arg)))
 			if kind == 'w' && !keeps(file) {
-				return "", false
+				return Call{}, false
 			}
-			words = append(words, target(file))
+			described.Paths = append(described.Paths, target(file))
 		case 'o', 'h':
 			flags := arg
 			if kind == 'h' {
 				flags = binary.NativeEndian.Uint64(append(read(tid, arg, 8), make([]byte, 8)...))
 			}
 			if flags&(unix.O_CREAT|unix.O_TRUNC) == 0 && flags&unix.O_TMPFILE != unix.O_TMPFILE {
-				return "", false
+				return Call{}, false
 			}
 		}
 	}
-	return strings.TrimSpace(s.name + " " + strings.Join(words, ", ")), true
+	return described, counts
 }
 
 // descriptor is the link by which /proc shows what a thread's descriptor is open to.

@@ -18,6 +18,7 @@
 // between two changes there is no other state to be found. What it cannot show:
 //
 //   - A loss of power. What the killed program wrote stays in the page cache, synced or not.
+//     What it failed to sync, Result.Unsynced finds in the order of its calls.
 //   - A single call cut in two: a large write that ends half-way. It is found by reading that
 //     nothing is written in place.
 //   - What other processes do for the program: systemd by D-Bus, an API server, netlink. Those
@@ -55,7 +56,7 @@ type Command struct {
 type Result struct {
 	Killed   bool   // it was killed in place of a call
 	Calls    int    // that count; the one it was killed in place of is one of them
-	Last     string // the last of them, and where: "renameat /a/.x, /a/x"
+	Log      []Call // those calls, and fsync, as they were begun
 	ExitCode int    // as a shell has it: 128 and the signal if one ended it
 	Output   string // stdout and stderr
 }
@@ -113,7 +114,7 @@ func run(ctx context.Context, c Command, n int) (Result, error) {
 	t := tracer{main: process.Pid, killAt: n, threads: map[int]*thread{}}
 	err = t.trace()
 	out, readErr := output()
-	result := Result{Killed: t.killed, Calls: t.calls, Last: t.last, ExitCode: t.code, Output: out}
+	result := Result{Killed: t.killed, Calls: t.calls, Log: t.log, ExitCode: t.code, Output: out}
 	if ctx.Err() != nil && !stop() {
 		err = errors.Join(context.Cause(ctx), err)
 	}

@@ -77,6 +77,8 @@ func run(t *testing.T, c crash.Command, n int) crash.Result {
 	return r
 }
 
+func last(r crash.Result) string { return r.Log[len(r.Log)-1].String() }
+
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -96,7 +98,7 @@ func TestRunIsExact(t *testing.T) {
 	for n := 1; n <= goroutines*each; n++ {
 		dir := t.TempDir()
 		r := run(t, child(t, "directories", dir), n)
-		if !r.Killed || r.Calls != n || r.ExitCode != 128+int(syscall.SIGKILL) || !strings.HasPrefix(r.Last, "mkdir") {
+		if !r.Killed || r.Calls != n || r.ExitCode != 128+int(syscall.SIGKILL) || !strings.HasPrefix(last(r), "mkdir") {
 			t.Fatalf("in place of call %d: %+v", n, r)
 		}
 		if have := len(names(t, dir)); have != n-1 {
@@ -146,7 +148,7 @@ func TestRunCounts(t *testing.T) {
 			}
 			dir := t.TempDir()
 			r := run(t, shell(dir, test.script), test.calls)
-			if !r.Killed || !strings.Contains(r.Last, strings.ReplaceAll(test.last, "DIR", dir)) {
+			if !r.Killed || !strings.Contains(last(r), strings.ReplaceAll(test.last, "DIR", dir)) {
 				t.Errorf("killed: %+v, want the last call to be %q", r, test.last)
 			}
 			if have := strings.Join(names(t, dir), " "); have != test.want {

@@ -66,7 +66,7 @@ func try(t *testing.T, fresh func(t *testing.T) Trial, n int) Result {
 		t.Fatalf("%v\n%s", err, r.Output)
 	}
 	if r.Killed {
-		t.Logf("killed instead of call %d: %s", r.Calls, r.Last)
+		t.Logf("killed in place of call %d: %s", r.Calls, r.Log[len(r.Log)-1])
 	}
 	trial.Check(t, r)
 	return r

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -15,7 +16,7 @@ type tracer struct {
 	threads map[int]*thread // of the program and its children, by id
 
 	calls  int
-	last   string
+	log    []Call
 	killed bool // its last call has come up
 	ending bool // whatever shows up is killed
 	code   int
@@ -25,6 +26,7 @@ type tracer struct {
 type thread struct {
 	begun bool // a call that counts, which has not ended
 	held  bool // stopped for good
+	call  int  // 1 and the place in the log of the call that it is in, if it is logged
 }
 
 const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACECLONE |
@@ -137,17 +139,22 @@ func (t *tracer) syscall(tid int) error {
 	thread := t.threads[tid]
 	if info.Op == unix.PTRACE_SYSCALL_INFO_EXIT {
 		thread.begun = false
+		if thread.call > 0 && info.failed() {
+			t.log[thread.call-1].Failed = true
+		}
+		thread.call = 0
 	}
 	if info.Op == unix.PTRACE_SYSCALL_INFO_ENTRY {
-		text, counts := describe(tid, info)
-		if counts && t.killed {
-			thread.held = true
-		} else if counts {
+		c, counts := describe(tid, info)
+		thread.held = counts && t.killed
+		if c.Name != "" && !t.killed {
+			t.log = append(t.log, c)
+			thread.call = len(t.log)
+		}
+		if counts && !t.killed {
 			t.calls++
-			t.last = text
-			thread.begun = t.calls != t.killAt
-			thread.held = !thread.begun
-			t.killed = thread.held
+			t.killed = t.calls == t.killAt
+			thread.held, thread.begun = t.killed, !t.killed
 		}
 	}
 	if err := t.killIfDue(); err != nil || thread.held {
@@ -188,7 +195,8 @@ func (t *tracer) resume(tid, signal int) error {
 	return nil
 }
 
-// call is struct ptrace_syscall_info of ptrace(2), as far as it concerns the begin of a call.
+// call is struct ptrace_syscall_info of ptrace(2), as it is at the begin of a call. At its end
+// there is the result in place of the number, and after it a byte that says if it is an error.
 type call struct {
 	Op                 uint8
 	_                  [3]uint8
@@ -199,6 +207,8 @@ type call struct {
 	Args               [6]uint64
 	_                  [8]uint8
 }
+
+func (c call) failed() bool { return binary.NativeEndian.AppendUint64(nil, c.Args[0])[0] != 0 }
 
 func callInfo(tid int) (call, error) {
 	var info call
