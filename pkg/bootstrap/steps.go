@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -65,9 +66,9 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 			State: d.Systemd.State, Resolve: resolve, Free: freeSpace,
 		}),
 		TimeSync(d.Host, c.Preflight.Ignore, ClockSynced),
-		kernel.Swap(d.Host, kernel.SwapSystem{Swapoff: kernel.Swapoff, DaemonReload: d.Systemd.DaemonReload}),
-		kernel.Modules(d.Host, c.Kernel.Modules),
-		kernel.Sysctls(d.Host, c.Kernel.Sysctls),
+		c.swap(d),
+		kernel.Modules(d.Host, c.Kubeadm.KubeProxyConfiguration.lookup("mode") == "ipvs", c.Kernel.Modules),
+		kernel.Sysctls(d.Host, c.ipv6(), c.Kernel.Sysctls),
 	}
 	if c.Role == Etcd {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
@@ -95,6 +96,29 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
 	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), connect)), nil
+}
+
+// swap is the step "kernel/swap": turned off for good, or kept for a kubelet that can have it.
+func (c Config) swap(d Deps) step.Step {
+	if c.Kernel.Swap == "keep" {
+		kubelet := c.Kubeadm.KubeletConfiguration
+		return kernel.KeepSwap(d.Host, c.Role != Etcd, kernel.KubeletSwap{
+			FailSwapOn: kubelet.lookup("failSwapOn"), SwapBehavior: kubelet.lookup("memorySwap", "swapBehavior"),
+		})
+	}
+	return kernel.Swap(d.Host, kernel.SwapSystem{
+		Swapoff: kernel.Swapoff, DaemonReload: d.Systemd.DaemonReload, State: d.Systemd.State, Stop: d.Systemd.Stop,
+	})
+}
+
+// ipv6 says whether pods or services have IPv6 addresses.
+func (c Config) ipv6() bool {
+	kubeadm := c.Kubeadm.ClusterConfiguration
+	subnets := []string{
+		c.Network.PodSubnet, c.Network.ServiceSubnet,
+		kubeadm.lookup("networking", "podSubnet"), kubeadm.lookup("networking", "serviceSubnet"),
+	}
+	return strings.Contains(strings.Join(subnets, ","), ":")
 }
 
 // address is the one that is advertised: the operator's, or the default route's source.

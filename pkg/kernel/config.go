@@ -12,7 +12,8 @@ import (
 
 // Config is the section "kernel" of the configuration.
 type Config struct {
-	// Swap is what becomes of swap: "disable" is all that there is in this version.
+	// Swap is what becomes of swap: "disable" turns it off for good; "keep" leaves it as it is,
+	// for a kubelet whose failSwapOn is false.
 	Swap string `yaml:"swap"`
 	// Modules are loaded beside those that Kubernetes needs.
 	Modules []string `yaml:"modules"`
@@ -44,11 +45,9 @@ func (c Config) Validate() error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch c.Swap {
-	case "disable":
-	case "keep":
-		wrong(`swap: "keep" is not in this version: use "disable"`)
+	case "disable", "keep":
 	default:
-		wrong(`swap: %q is not a choice: use "disable"`, c.Swap)
+		wrong(`swap: %q is not a choice: use "disable" or "keep"`, c.Swap)
 	}
 	for i, name := range c.Modules {
 		if !moduleName.MatchString(name) {
@@ -61,10 +60,10 @@ func (c Config) Validate() error {
 			wrong("sysctls[%d].%w", i, err)
 			continue
 		}
-		path := sysctlPath(s.Name)
-		j, there := first[path]
+		name := variable(s.Name)
+		j, there := first[name]
 		if !there {
-			first[path] = i
+			first[name] = i
 		} else if !sameValue(c.Sysctls[j].Value, s.Value) {
 			wrong("sysctls[%d].value: %s is %q here and %q in sysctls[%d]", i, s.Name, s.Value, c.Sysctls[j].Value, j)
 		}

@@ -21,7 +21,7 @@ func TestValidate(t *testing.T) {
 		"the same thing said twice": {config: Config{Swap: "disable", Sysctls: []Sysctl{
 			{"net.ipv4.tcp_rmem", "1 2 3"}, {"net/ipv4/tcp_rmem", "1\t2  3"},
 		}}},
-		"keep":        {Config{Swap: "keep"}, []string{`swap: "keep" is not in this version`}},
+		"keep":        {config: Config{Swap: "keep"}},
 		"no swap":     {Config{}, []string{`swap: "" is not a choice`}},
 		"swap in bad": {Config{Swap: "Disable"}, []string{`swap: "Disable" is not a choice`}},
 		"modules": {Config{Swap: "disable", Modules: []string{"ok", "", "../evil", "a b", "-r", "x.ko"}},
@@ -37,6 +37,8 @@ func TestValidate(t *testing.T) {
 			[]string{"sysctls[0].value: ", "sysctls[1].value: ", "sysctls[2].value: ", "sysctls[3].value: "}},
 		"sysctls contradict": {Config{Swap: "disable", Sysctls: []Sysctl{{"net.ipv4.ip_forward", "1"}, {"net/ipv4/ip_forward", "0"}}},
 			[]string{`sysctls[1].value: net/ipv4/ip_forward is "0" here and "1" in sysctls[0]`}},
+		"sysctl aliases contradict": {Config{Swap: "disable", Sysctls: []Sysctl{{"net.ipv4.ip_forward", "1"}, {"net.ipv4.conf.all.forwarding", "0"}}},
+			[]string{`sysctls[1].value: net.ipv4.conf.all.forwarding is "0" here and "1" in sysctls[0]`}},
 		"all at once": {Config{Swap: "on", Modules: []string{"/"}, Sysctls: []Sysctl{{"x", "1"}}},
 			[]string{"swap: ", "modules[0]: ", "sysctls[0].name: "}},
 	}

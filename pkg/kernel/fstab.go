@@ -2,7 +2,10 @@ package kernel
 
 import (
 	"bytes"
+	"fmt"
+	"path/filepath"
 	"strings"
+	"unicode/utf8"
 )
 
 // swapOff stands before a line of fstab that the agent has commented out. What follows it is
@@ -88,4 +91,43 @@ func octalAt(s string, i int) (byte, bool) {
 		n = n*8 + int(c-'0')
 	}
 	return byte(n), n <= 0xff
+}
+
+// deviceTags are the tags of fstab that systemd knows, and where udev links the devices.
+var deviceTags = map[string]string{
+	"UUID": "/dev/disk/by-uuid/", "LABEL": "/dev/disk/by-label/",
+	"PARTUUID": "/dev/disk/by-partuuid/", "PARTLABEL": "/dev/disk/by-partlabel/",
+}
+
+// swapPath is the path that systemd names the unit of a swap entry after: that of udev's link
+// where the entry has a tag. It is "" for what is neither a tag nor a path.
+func swapPath(spec string) string {
+	tag, value, tagged := strings.Cut(spec, "=")
+	if dir, known := deviceTags[tag]; tagged && known {
+		if n := len(value); n > 1 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
+		}
+		return dir + udevName(value)
+	}
+	if filepath.IsAbs(spec) {
+		return spec
+	}
+	return ""
+}
+
+// udevName is a label as udev writes it into the name of a link: what is not plain is \x and
+// two hexadecimal digits.
+func udevName(label string) string {
+	var out strings.Builder
+	for i := 0; i < len(label); {
+		r, size := utf8.DecodeRuneInString(label[i:])
+		plain := r < utf8.RuneSelf && (r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || strings.ContainsRune("#+-.:=@_", r))
+		if plain || size > 1 {
+			out.WriteString(label[i : i+size])
+		} else {
+			fmt.Fprintf(&out, `\x%02x`, label[i])
+		}
+		i += size
+	}
+	return out.String()
 }

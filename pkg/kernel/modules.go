@@ -1,12 +1,10 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 
@@ -20,11 +18,17 @@ const (
 	modulesStep = "kernel/modules"
 )
 
-// Modules returns the step "kernel/modules": overlay, br_netfilter and the extra ones are in
-// the kernel now, loaded or built in, and are loaded at boot.
-func Modules(h *host.Host, extra []string) step.Step {
+// Modules returns the step "kernel/modules": overlay, br_netfilter, nf_conntrack, for kube-proxy
+// in its ipvs mode those of ipvs with its schedulers, and the extra ones are in the kernel now,
+// loaded or built in, and are loaded at boot. What hinders one of them, in modprobe.d or on the
+// kernel's command line, is a finding.
+func Modules(h *host.Host, ipvs bool, extra []string) step.Step {
+	names := []string{"overlay", "br_netfilter", "nf_conntrack"}
+	if ipvs {
+		names = append(names, "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
+	}
 	m := modules{h: h}
-	for _, name := range append([]string{"overlay", "br_netfilter"}, extra...) {
+	for _, name := range append(names, extra...) {
 		if !slices.ContainsFunc(m.names, func(n string) bool { return underscored(n) == underscored(name) }) {
 			m.names = append(m.names, name)
 		}
@@ -43,109 +47,116 @@ func underscored(name string) string { return strings.ReplaceAll(name, "-", "_")
 func (m modules) file() string { return owned + strings.Join(m.names, "\n") + "\n" }
 
 func (m modules) check(context.Context) ([]step.Change, error) {
-	missing, err := m.missing()
+	kernel, err := m.kernel()
 	if err != nil {
 		return nil, err
 	}
 	var changes []step.Change
-	for _, name := range missing {
-		changes = append(changes, step.Change{Subject: "module " + name, Have: "not loaded", Want: "loaded"})
+	for _, name := range m.names {
+		there, err := m.has(kernel, name)
+		if err != nil {
+			return nil, err
+		}
+		if !there && !m.h.Offline {
+			c := step.Change{Subject: "module " + name, Have: "not loaded", Want: "loaded"}
+			if !kernel.onDisk(name) {
+				c.Have, c.Want = "not loaded, and not on disk", "loaded: "+m.remedy(kernel)
+			}
+			changes = append(changes, c)
+		}
+		bans, err := m.bans(kernel, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range bans {
+			changes = append(changes, b.finding(name))
+		}
 	}
 	file, err := checkFile(m.h, modulesPath, m.file())
 	return append(changes, file...), err
+}
+
+func (b moduleBan) finding(module string) step.Change {
+	when := " at boot"
+	if !b.Boot {
+		when = " now and at boot"
+	}
+	return step.Change{
+		Subject: "module " + module + when, Have: fmt.Sprintf("hindered by %q in %s", b.What, b.Where), Want: "remove that", Manual: true,
+	}
 }
 
 func (m modules) apply(ctx context.Context) error {
 	if err := m.h.WriteFile(modulesPath, []byte(m.file()), ownedMode); err != nil {
 		return err
 	}
-	missing, err := m.missing()
+	if m.h.Offline {
+		return nil
+	}
+	kernel, err := m.kernel()
 	if err != nil {
 		return err
 	}
-	for _, name := range missing {
-		if _, err := m.h.Run(ctx, modprobe, "--", name); err != nil {
-			return fmt.Errorf("load module %s: %w%s", name, err, m.hint())
+	for _, name := range m.names {
+		there, err := m.has(kernel, name)
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		if err := m.load(ctx, kernel, name); err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// missing are the modules that the running kernel has neither loaded nor built in.
-func (m modules) missing() ([]string, error) {
-	if m.h.Offline {
+// load runs modprobe, which says nothing and succeeds where the module is hindered: so it is
+// looked for afterwards.
+func (m modules) load(ctx context.Context, k kernelModules, name string) error {
+	_, failed := m.h.Run(ctx, modprobe, "--", name)
+	if errors.Is(failed, fs.ErrNotExist) {
+		return fmt.Errorf("%w: install the package kmod", failed)
+	}
+	if failed == nil {
+		there, err := m.has(k, name)
+		if err != nil || there {
+			return err
+		}
+		failed = errors.New("modprobe succeeds and it is not there")
+	}
+	bans, err := m.bans(k, name)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	for _, b := range bans {
+		if !b.Boot {
+			return fmt.Errorf("%w: it is hindered by %q in %s", failed, b.What, b.Where)
+		}
+	}
+	if ctx.Err() != nil || k.onDisk(name) {
+		return failed
+	}
+	return fmt.Errorf("%w: %s", failed, m.remedy(k))
+}
+
+// bans are what hinders a module. One that is built in needs no loading.
+func (m modules) bans(k kernelModules, name string) ([]moduleBan, error) {
+	if slices.Contains(k.builtin, underscored(name)) {
 		return nil, nil
 	}
-	builtin, err := m.builtin()
+	files, err := confFiles(m.h, modprobeDirs)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read modprobe.d: %w", err)
 	}
-	var missing []string
-	for _, name := range m.names {
-		loaded, err := m.loaded(underscored(name))
-		if err != nil {
-			return nil, fmt.Errorf("check module %s: %w", name, err)
-		}
-		if !loaded && !slices.Contains(builtin, underscored(name)) {
-			missing = append(missing, name)
-		}
+	bans := modprobeBans(files, name)
+	if m.h.Offline {
+		return bans, nil
 	}
-	return missing, nil
-}
-
-// loaded looks for what a module leaves in the running kernel. A built-in one without
-// parameters leaves nothing in /sys/module, and a kernel made without modules has no list of
-// those built in; br_netfilter is then known by its sysctls.
-func (m modules) loaded(name string) (bool, error) {
-	there, err := m.h.Exists("/sys/module/" + name)
-	if err == nil && !there && name == "br_netfilter" {
-		return m.h.Exists(procSys + "net/bridge/bridge-nf-call-iptables")
-	}
-	return there, err
-}
-
-// builtin lists the modules that are part of the running kernel. A kernel without that list
-// (a container's host, a kernel made by hand) has none that we know of.
-func (m modules) builtin() ([]string, error) {
-	release, err := m.release()
-	if err != nil {
-		return nil, err
-	}
-	data, err := m.h.ReadFile("/lib/modules/" + release + "/modules.builtin")
+	cmdline, err := m.h.ReadFile("/proc/cmdline")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list built-in modules: %w", err)
+		return nil, fmt.Errorf("read kernel command line: %w", err)
 	}
-	return parseBuiltin(data), nil
-}
-
-// parseBuiltin reads modules.builtin: lines such as "kernel/fs/overlayfs/overlay.ko".
-func parseBuiltin(data []byte) []string {
-	var names []string
-	for line := range bytes.Lines(data) {
-		name, _, ok := strings.Cut(path.Base(strings.TrimSpace(string(line))), ".ko")
-		if ok && name != "" {
-			names = append(names, underscored(name))
-		}
-	}
-	return names
-}
-
-func (m modules) release() (string, error) {
-	data, err := m.h.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "", fmt.Errorf("read kernel release: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
-}
-
-// hint is what usually stands behind a module that modprobe does not find.
-func (m modules) hint() string {
-	release, err := m.release()
-	if err != nil {
-		return ""
-	}
-	if there, err := m.h.Exists("/lib/modules/" + release); err == nil && !there {
-		return fmt.Sprintf(": the running kernel %s has no modules on disk: reboot into the kernel that is installed", release)
-	}
-	return fmt.Sprintf(": if the module is missing, on Ubuntu the package linux-modules-extra-%s may have it", release)
+	return append(bans, cmdlineBans(string(cmdline), name)...), nil
 }

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/step/steptest"
 )
 
@@ -24,44 +21,14 @@ const (
 	rootLine     = "UUID=root / ext4 errors=remount-ro 0 1\n"
 )
 
-// kernelSwap is the swap of a machine's kernel: what is taken off leaves /proc/swaps.
-type kernelSwap struct {
-	t   *testing.T
-	h   *host.Host
-	did []string
-}
-
-func (k *kernelSwap) system() SwapSystem {
-	return SwapSystem{
-		DaemonReload: func(context.Context) error { k.did = append(k.did, "reload"); return nil },
-		Swapoff: func(path string) error {
-			k.did = append(k.did, "off "+path)
-			escaped := strings.ReplaceAll(path, " ", `\040`) + " "
-			lines := strings.SplitAfter(read(k.t, k.h, "/proc/swaps"), "\n")
-			left := slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, escaped) })
-			if len(left) == len(lines) {
-				return unix.EINVAL
-			}
-			return os.WriteFile(filepath.Join(k.h.Root, "proc/swaps"), []byte(strings.Join(left, "")), 0o644)
-		},
-	}
-}
-
-func (k *kernelSwap) wantDid(want ...string) {
-	k.t.Helper()
-	if diff := cmp.Diff(want, k.did); diff != "" {
-		k.t.Errorf("system calls (- wanted, + made):\n%s", diff)
-	}
-}
-
 func TestSwapConverges(t *testing.T) {
 	h := machine(t, map[string]string{
 		"/etc/fstab":    rootLine + "UUID=swap none swap sw 0 0\n/dev/vdc1\tnone\tswap\tsw\n",
 		"/proc/swaps":   threeAreas,
 		"/proc/meminfo": enoughMemory,
 	})
-	k := &kernelSwap{t: t, h: h}
-	s := Swap(h, k.system())
+	k := newKernelSwap(t, h)
+	s := k.step()
 	wantChanges(t, s,
 		`swap /dev/vdb1: "on" → "off"`,
 		`swap /swap file: "on" → "off"`,
@@ -72,6 +39,7 @@ func TestSwapConverges(t *testing.T) {
 		`unit dev-vdb1.swap: "not masked" → "masked"`,
 		`unit swap\x20file.swap: "not masked" → "masked"`,
 		`unit dev-zram0.swap: "not masked" → "masked"`,
+		`unit dev-disk-by\x2duuid-swap.swap: "not masked" → "masked"`,
 		`unit dev-vdc1.swap: "not masked" → "masked"`,
 	)
 	steptest.Converges(t, h, s)
@@ -81,7 +49,7 @@ func TestSwapConverges(t *testing.T) {
 	if diff := cmp.Diff(want, read(t, h, "/etc/fstab")); diff != "" {
 		t.Errorf("fstab (- wanted, + found):\n%s", diff)
 	}
-	for _, name := range []string{"swap.target", "dev-vdb1.swap", `swap\x20file.swap`, "dev-zram0.swap", "dev-vdc1.swap"} {
+	for _, name := range []string{"swap.target", "dev-vdb1.swap", `swap\x20file.swap`, "dev-zram0.swap", `dev-disk-by\x2duuid-swap.swap`, "dev-vdc1.swap"} {
 		if target, err := h.Readlink("/etc/systemd/system/" + name); err != nil || target != "/dev/null" {
 			t.Errorf("%s is not masked: %q, %v", name, target, err)
 		}
@@ -100,8 +68,8 @@ func TestSwapConverges(t *testing.T) {
 
 func TestSwapConvergesInAnImage(t *testing.T) {
 	h := image(t, map[string]string{"/etc/fstab": rootLine + "/dev/vdb1 none swap sw 0 0"})
-	k := &kernelSwap{t: t, h: h}
-	s := Swap(h, k.system())
+	k := newKernelSwap(t, h)
+	s := k.step()
 	wantChanges(t, s,
 		`/etc/fstab line 2: "/dev/vdb1 none swap sw 0 0" → "commented out"`,
 		`unit swap.target: "not masked" → "masked"`,
@@ -118,8 +86,8 @@ func TestSwapWithoutAnyIsOnlyTheTarget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := machine(t, files)
-			k := &kernelSwap{t: t, h: h}
-			s := Swap(h, k.system())
+			k := newKernelSwap(t, h)
+			s := k.step()
 			wantChanges(t, s, `unit swap.target: "not masked" → "masked"`)
 			steptest.Converges(t, h, s)
 			k.wantDid("reload")
@@ -132,7 +100,7 @@ func TestSwapKeepsFstabsModeAndItsFirstOriginal(t *testing.T) {
 	if err := os.Chmod(filepath.Join(h.Root, "etc/fstab"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	s := Swap(h, (&kernelSwap{t: t, h: h}).system())
+	s := newKernelSwap(t, h).step()
 	apply(t, s)
 	if info, err := h.Stat("/etc/fstab"); err != nil || info.Mode() != 0o640 {
 		t.Errorf("fstab: %v, %v, want mode 0640", info.Mode(), err)
@@ -147,48 +115,33 @@ func TestSwapKeepsFstabsModeAndItsFirstOriginal(t *testing.T) {
 	wantChanges(t, s)
 }
 
-func TestSwapUnitFilesOfOthersAreFindings(t *testing.T) {
-	h := machine(t, map[string]string{
-		"/etc/systemd/system/dev-vdb1.swap":            "[Swap]\nWhat=/dev/vdb1\n",
-		`/etc/systemd/system/dev-disk-by\x2duuid.swap`: "-> /opt/units/data.swap",
-		"/etc/systemd/system/empty.swap":               "",
-		"/etc/systemd/system/other.service":            "[Service]\n",
-		"/etc/systemd/system/swap.target.wants/x.swap": "-> ../x.swap",
-		"/etc/fstab":    rootLine,
-		"/proc/swaps":   onePartition,
-		"/proc/meminfo": enoughMemory,
-	})
-	k := &kernelSwap{t: t, h: h}
-	s := Swap(h, k.system())
-	findings := []string{
-		`!/etc/systemd/system/dev-disk-by\x2duuid.swap: "a unit file, which may bring swap back" → "gone: systemctl disable --now 'dev-disk-by\\x2duuid.swap', then remove the file"`,
-		`!/etc/systemd/system/dev-vdb1.swap: "a unit file, which may bring swap back" → "gone: systemctl disable --now dev-vdb1.swap, then remove the file"`,
-	}
-	wantChanges(t, s, append([]string{`swap /dev/vdb1: "on" → "off"`, `unit swap.target: "not masked" → "masked"`}, findings...)...)
-	steptest.Converges(t, h, s)
-	k.wantDid("reload", "off /dev/vdb1")
-	wantChanges(t, s, findings...)
-}
-
 func TestSwapIsMadeSafeBeforeItIsTakenOff(t *testing.T) {
 	files := map[string]string{"/etc/fstab": "/dev/vdb1 none swap sw 0 0\n", "/proc/swaps": onePartition, "/proc/meminfo": enoughMemory}
 	boom := errors.New("boom")
-	for name, breakIt := range map[string]func(*SwapSystem){
-		"reload":  func(sys *SwapSystem) { sys.DaemonReload = func(context.Context) error { return boom } },
-		"swapoff": func(sys *SwapSystem) { sys.Swapoff = func(string) error { return boom } },
+	const on = `swap /dev/vdb1: "on" → "off"`
+	for name, test := range map[string]struct {
+		breakIt   func(*SwapSystem)
+		left, did []string
+	}{
+		"reload": {func(sys *SwapSystem) { sys.DaemonReload = func(context.Context) error { return boom } },
+			[]string{
+				on, `unit swap.target: "stopped on disk, and systemd has not read it" → "systemd reloaded"`,
+				`unit dev-vdb1.swap: "stopped on disk, and systemd has not read it" → "systemd reloaded"`,
+			}, []string{"reload", "off /dev/vdb1"}},
+		"swapoff": {func(sys *SwapSystem) { sys.Swapoff = func(string) error { return boom } }, []string{on}, []string{"off /dev/vdb1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := machine(t, files)
-			k := &kernelSwap{t: t, h: h}
+			k := newKernelSwap(t, h)
 			broken := k.system()
-			breakIt(&broken)
+			test.breakIt(&broken)
 			if err := Swap(h, broken).Apply(t.Context()); !errors.Is(err, boom) {
 				t.Fatalf("apply: %v, want boom", err)
 			}
-			wantChanges(t, Swap(h, broken), `swap /dev/vdb1: "on" → "off"`)
+			wantChanges(t, Swap(h, broken), test.left...)
 			k.did = nil
-			steptest.Converges(t, h, Swap(h, k.system()))
-			k.wantDid("reload", "off /dev/vdb1")
+			steptest.Converges(t, h, k.step())
+			k.wantDid(test.did...)
 		})
 	}
 }
@@ -198,18 +151,18 @@ func TestSwapThatDoesNotFitIsLeftOn(t *testing.T) {
 		"/proc/swaps":   swapsHeader + "/dev/vdb1 partition 2000000 1048576 -2\n/dev/vdc1 partition 2000000 1048576 -3\n",
 		"/proc/meminfo": "MemTotal: 4000000 kB\nMemAvailable: 2097152 kB\n",
 	})
-	k := &kernelSwap{t: t, h: h}
-	s := Swap(h, k.system())
+	k := newKernelSwap(t, h)
+	s := k.step()
 	wantError(t, s.Apply(t.Context()), "swap off: 2048 MiB are in swap and 2048 MiB of memory are available", "reboot")
 	k.wantDid("reload")
 	put(t, h, "/proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 2097153 kB\n")
 	apply(t, s)
-	k.wantDid("reload", "reload", "off /dev/vdb1", "off /dev/vdc1")
+	k.wantDid("reload", "off /dev/vdb1", "off /dev/vdc1")
 }
 
 func TestSwapStopsBetweenAreasWhenCancelled(t *testing.T) {
 	h := machine(t, map[string]string{"/proc/swaps": threeAreas, "/proc/meminfo": enoughMemory})
-	k := &kernelSwap{t: t, h: h}
+	k := newKernelSwap(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
 	sys := k.system()
 	off := sys.Swapoff
@@ -223,7 +176,8 @@ func TestSwapStopsBetweenAreasWhenCancelled(t *testing.T) {
 func TestSwapRefusesWhatItCannotRead(t *testing.T) {
 	good := map[string]string{"/etc/fstab": "/dev/vdb1 none swap sw 0 0\n", "/proc/swaps": onePartition, "/proc/meminfo": enoughMemory}
 	tests := map[string]struct{ path, text, want string }{
-		"swaps":        {"/proc/swaps", swapsHeader + "/dev/vdb1 partition many\n", "read active swap"},
+		"swaps":        {"/proc/swaps", swapsHeader + "/dev/vdb1 partition many\n", "read active swap: line 2"},
+		"swaps' use":   {"/proc/swaps", swapsHeader + "/dev/vdb1 partition 1 x 1\n", "read active swap: line 2"},
 		"fstab linked": {"/etc/fstab", "-> fstab.real", "is a symbolic link"},
 		"fstab a dir":  {"/etc/fstab", "dir", "read fstab"},
 		"meminfo":      {"/proc/meminfo", "MemTotal: 4000000 kB\n", "no MemAvailable"},
@@ -236,7 +190,7 @@ func TestSwapRefusesWhatItCannotRead(t *testing.T) {
 			}
 			files[test.path] = test.text
 			h := machine(t, files)
-			wantError(t, Swap(h, (&kernelSwap{t: t, h: h}).system()).Apply(t.Context()), test.want)
+			wantError(t, newKernelSwap(t, h).step().Apply(t.Context()), test.want)
 			if read(t, h, "/proc/swaps") != files["/proc/swaps"] {
 				t.Error("swap was taken off")
 			}

@@ -2,14 +2,8 @@ package kernel
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
-	"maps"
 	"path"
-	"slices"
 	"strings"
-
-	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 // sysctlPath is where below /proc/sys a name of sysctl.d(5) lies. Where its first separator is
@@ -30,66 +24,100 @@ func sysctlPath(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-// setting is one assignment in a sysctl.d file.
+// setting is one line of a sysctl.d file: an assignment, or an exclusion ("-name" alone).
 type setting struct {
-	Path  string // below /proc/sys
-	Value string
-	Line  int // counts from 1
+	Path    string // below /proc/sys; with * ? [ it is a pattern
+	Value   string
+	Exclude bool
+	File    string
+	Line    int // counts from 1
 }
 
-// parseSysctl reads the assignments of a sysctl.d file. As systemd-sysctl does, it passes over
-// what is none. Globs are left out: systemd sets by them only what no file sets by name, and
-// what we want is set by name.
-func parseSysctl(data []byte) []setting {
+func (s setting) glob() bool { return strings.ContainsAny(s.Path, "*?[") }
+
+// parseSysctl reads the lines of a sysctl.d file. As systemd-sysctl does, it passes over what
+// means nothing.
+func parseSysctl(f confFile) []setting {
 	var out []setting
 	number := 0
-	for raw := range bytes.Lines(data) {
+	for raw := range bytes.Lines(f.Data) {
 		number++
 		line := strings.TrimSpace(string(raw))
 		if line == "" || line[0] == '#' || line[0] == ';' {
 			continue
 		}
-		name, value, ok := strings.Cut(line, "=")
-		// A leading dash says that a failure does not matter.
-		name = strings.TrimPrefix(strings.TrimSpace(name), "-")
-		if name = strings.TrimSpace(name); !ok || name == "" || strings.ContainsAny(name, "*?[") {
+		name, value, assigns := strings.Cut(line, "=")
+		// The dash before an assignment says that a failure does not matter.
+		bare, dash := strings.CutPrefix(name, "-")
+		path := sysctlPath(strings.TrimSpace(bare))
+		if path == "" || !assigns && !dash {
 			continue
 		}
-		out = append(out, setting{Path: sysctlPath(name), Value: strings.TrimSpace(value), Line: number})
+		out = append(out, setting{Path: path, Value: strings.TrimSpace(value), Exclude: !assigns, File: f.Path, Line: number})
 	}
 	return out
 }
 
-// bootSetting is a setting and the file that makes it.
-type bootSetting struct {
-	setting
-	file string
-}
-
-// bootSettings is what systemd-sysctl sets at boot, by path: of the files of one name the one
-// in the first directory, all sorted by name whatever their directory, the last assignment.
-func bootSettings(h *host.Host) (map[string]bootSetting, error) {
-	files := map[string]string{}
-	for _, dir := range []string{"/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"} {
-		entries, err := h.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		for _, e := range entries {
-			if _, hidden := files[e.Name()]; !hidden && strings.HasSuffix(e.Name(), ".conf") {
-				files[e.Name()] = path.Join(dir, e.Name())
+// bootOrder is what systemd-sysctl makes of all lines: of those for one path the last holds,
+// at its own place unless it says what was said before; an exclusion holds as well, and then
+// nothing is set.
+func bootOrder(lines []setting) []setting {
+	var out []setting
+	for _, s := range lines {
+		at := -1
+		for i, o := range out {
+			if o.Path == s.Path {
+				at = i
+				break
 			}
 		}
-	}
-	settings := map[string]bootSetting{}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		data, err := h.ReadFile(files[name])
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a dangling link still hides
-			return nil, err
+		if at >= 0 && out[at].Value == s.Value && out[at].Exclude == s.Exclude {
+			continue
 		}
-		for _, s := range parseSysctl(data) {
-			settings[s.Path] = bootSetting{setting: s, file: files[name]}
+		if at >= 0 {
+			out = append(out[:at], out[at+1:]...)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// sysctlAlias names sysctls that are one and the same variable of the kernel.
+var sysctlAlias = map[string]string{
+	"net/ipv4/ip_forward":          "net/ipv4/conf/all/forwarding",
+	"net/ipv4/conf/all/forwarding": "net/ipv4/ip_forward",
+}
+
+// lastOf is the line that a path's value comes from when all have been carried out in their
+// order. Where only an exclusion names the path it is that one, and where no line does there
+// is none.
+func lastOf(lines []setting, path string) (last setting, found bool) {
+	named := map[string]bool{}
+	for _, s := range lines {
+		named[s.Path] = true
+	}
+	sets := func(s setting, path string) bool {
+		if s.glob() { // what is named in any line is left alone by every pattern
+			return !named[path] && globs(s.Path, path)
+		}
+		return s.Path == path
+	}
+	alias, aliased := sysctlAlias[path]
+	for _, s := range lines {
+		switch {
+		case s.Exclude:
+			if s.Path == path && !found {
+				last, found = s, true
+			}
+		case sets(s, path), aliased && sets(s, alias):
+			last, found = s, true
 		}
 	}
-	return settings, nil
+	return last, found
+}
+
+// globs is fnmatch(3) for the patterns of glob(3): a star stays within its directory.
+func globs(pattern, name string) bool {
+	ok, err := path.Match(strings.ReplaceAll(pattern, "[!", "[^"), name)
+	return err == nil && ok
 }

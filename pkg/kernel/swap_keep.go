@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
+)
+
+const kubeletConfig = "/var/lib/kubelet/config.yaml"
+
+// kubeletFlags are the files with flags for the kubelet, which win over its configuration.
+var kubeletFlags = []string{"/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet"}
+
+// KubeletSwap is what a kubelet's configuration says of swap. What it does not say is "".
+type KubeletSwap struct {
+	FailSwapOn   string // "true" or "false"; kubelet's default is true
+	SwapBehavior string // memorySwap.swapBehavior
+}
+
+// KeepSwap returns the step "kernel/swap" for a node that is to have swap: it leaves swap as it
+// is, and finds what of the kubelet's configuration does not fit. Until kubeadm has written
+// that, it is what is planned that is looked at. On a host without a kubelet all fits. Apply
+// does nothing.
+func KeepSwap(h *host.Host, kubelet bool, planned KubeletSwap) step.Step {
+	return step.Step{
+		Name: "kernel/swap",
+		Check: func(context.Context) ([]step.Change, error) {
+			if !kubelet {
+				return nil, nil
+			}
+			return checkKept(h, planned)
+		},
+		Apply: func(context.Context) error { return nil },
+	}
+}
+
+func checkKept(h *host.Host, have KubeletSwap) ([]step.Change, error) {
+	where := "kubeadm.kubeletConfiguration"
+	data, err := h.ReadFile(kubeletConfig)
+	if err == nil {
+		where = kubeletConfig
+		have, err = parseKubeletSwap(data)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read kubelet configuration: %w", err)
+	}
+	flag, err := failSwapOnFlag(h)
+	if err != nil {
+		return nil, fmt.Errorf("read kubelet flags: %w", err)
+	}
+	if flag != "" {
+		have.FailSwapOn = flag
+	}
+	var changes []step.Change
+	differs := func(key, have, want string) {
+		if have == "" {
+			have = "not set"
+		}
+		changes = append(changes, step.Change{Subject: where + " " + key, Have: have, Want: want, Manual: true})
+	}
+	if have.FailSwapOn != "false" {
+		differs("failSwapOn", have.FailSwapOn, "false: kubelet does not start with swap on, which kernel.swap keeps")
+	}
+	if !slices.Contains([]string{"LimitedSwap", "NoSwap"}, have.SwapBehavior) {
+		differs("memorySwap.swapBehavior", have.SwapBehavior, "LimitedSwap, or NoSwap if pods are to have none")
+	}
+	return changes, nil
+}
+
+func parseKubeletSwap(data []byte) (KubeletSwap, error) {
+	var c struct {
+		FailSwapOn *bool `yaml:"failSwapOn"`
+		MemorySwap struct {
+			SwapBehavior string `yaml:"swapBehavior"`
+		} `yaml:"memorySwap"`
+	}
+	if err := yaml.Unmarshal(data, &c); err != nil {
+		return KubeletSwap{}, err
+	}
+	k := KubeletSwap{SwapBehavior: c.MemorySwap.SwapBehavior}
+	if c.FailSwapOn != nil {
+		k.FailSwapOn = fmt.Sprint(*c.FailSwapOn)
+	}
+	return k, nil
+}
+
+// failSwapOnFlag is the value of kubelet's --fail-swap-on, "" where it is not given.
+func failSwapOnFlag(h *host.Host) (string, error) {
+	value := ""
+	for _, path := range kubeletFlags {
+		data, err := h.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		for line := range strings.Lines(string(data)) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "#") {
+				continue
+			}
+			for _, word := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'", r) }) {
+				_, flag, is := strings.Cut(word, "--fail-swap-on")
+				if is {
+					value = strings.TrimPrefix(flag, "=")
+				}
+				if is && flag == "" {
+					value = "true"
+				}
+			}
+		}
+	}
+	return value, nil
+}
