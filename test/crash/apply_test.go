@@ -24,6 +24,11 @@ func TestApply(t *testing.T) {
 			if len(after) < len(before)+5 {
 				t.Fatalf("apply has done next to nothing: %q", after.Differences(before))
 			}
+			for path, was := range before {
+				if is := after[path]; is.Mode != was.Mode || is.UID != was.UID || is.GID != was.GID {
+					t.Errorf("%s was %s and is %s", path, was, is)
+				}
+			}
 			points := crash.Sweep(t, func(t *testing.T) crash.Trial {
 				m := newMachine(t, test.archive, test.umask)
 				return crash.Trial{Command: m.nodeagent("apply"), Check: func(t *testing.T, r crash.Result) {

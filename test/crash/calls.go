@@ -172,8 +172,8 @@ func str(tid int, addr uint64) string {
 	for len(out) < unix.PathMax {
 		// Page by page: the next one may not be there.
 		part := read(tid, addr, int(page-addr%page))
-		if end := bytes.IndexByte(part, 0); end >= 0 {
-			return string(append(out, part[:end]...))
+		if last, _, found := bytes.Cut(part, []byte{0}); found {
+			return string(append(out, last...))
 		}
 		if len(part) == 0 {
 			break

@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,14 +45,14 @@ func nodeagent(t *testing.T) string {
 	built.Lock()
 	defer built.Unlock()
 	if built.path == "" {
-		if err := build(t); err != nil {
+		if err := build(t.Context()); err != nil {
 			t.Fatalf("build nodeagent: %v", err)
 		}
 	}
 	return built.path
 }
 
-func build(t *testing.T) (err error) {
+func build(ctx context.Context) (err error) {
 	const module = "../.."
 	// go test takes a pass for good as long as nothing that the test has opened changes: so
 	// it opens what goes into the program.
@@ -73,12 +74,8 @@ func build(t *testing.T) (err error) {
 	if built.dir, err = os.MkdirTemp("", "nodeagent-crash-"); err != nil {
 		return err
 	}
-	// So that another user may run it, where a test does that.
-	if err := os.Chmod(built.dir, 0o755); err != nil {
-		return err
-	}
 	path := filepath.Join(built.dir, "nodeagent")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", path, "./cmd/nodeagent")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/nodeagent")
 	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return errors.Join(err, errors.New(string(out)))
