@@ -25,6 +25,8 @@ type machine struct {
 	cfg      config.Config
 	hostname string
 	steps    []step.Step
+	// waiting is told who holds a lock that is waited for.
+	waiting func(holder string)
 }
 
 func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
@@ -38,7 +40,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {
@@ -75,9 +77,20 @@ func (m *machine) stores() []etcdbackup.Store {
 	return out
 }
 
+// lockPatience is how long a command or a job waits for a lock: a look for drift and a save
+// are over by then, an apply may not be.
+const lockPatience = 2 * time.Minute
+
+// lock takes a lock of the host, waiting a while for whoever holds it, whom it names.
+func (m *machine) lock(ctx context.Context, name, purpose string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	return m.host.Lock(ctx, name, purpose, m.waiting)
+}
+
 // save takes a snapshot under the backup lock.
 func (m *machine) save(ctx context.Context, purpose string, now time.Time) (report etcdbackup.Report, err error) {
-	unlock, err := m.host.TryLock(host.LockBackup, purpose)
+	unlock, err := m.lock(ctx, host.LockBackup, purpose)
 	if err != nil {
 		return report, err
 	}
