@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -24,6 +25,8 @@ type app struct {
 	configPath string
 	root       string
 	output     string
+
+	lockTimeout time.Duration
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -53,6 +56,7 @@ Exit codes: 0 fine, 1 failed, 2 the host differs (plan), 5 a lock is held,
 	flags.StringVar(&a.configPath, "config", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&a.root, "root", "/", "work on the machine image at this `directory`, not on this host")
 	flags.StringVarP(&a.output, "output", "o", "table", "output `format`: table, json or yaml")
+	flags.DurationVar(&a.lockTimeout, "lock-timeout", lockPatience, "how long to wait for another nodeagent that holds a lock")
 	root.AddCommand(
 		a.planCommand(), a.applyCommand(), a.runCommand(), a.statusCommand(),
 		a.snapshotCommand(), a.certsCommand(), a.configCommand(), a.versionCommand(),

@@ -25,8 +25,9 @@ type machine struct {
 	cfg      config.Config
 	hostname string
 	steps    []step.Step
-	// waiting is told who holds a lock that is waited for.
-	waiting func(holder string)
+	// patience is how long a lock is waited for; waiting is told who holds it.
+	patience time.Duration
+	waiting  func(holder string)
 }
 
 func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
@@ -40,7 +41,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, waiting: func(string) {}}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, patience: lockPatience, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {
@@ -77,13 +78,13 @@ func (m *machine) stores() []etcdbackup.Store {
 	return out
 }
 
-// lockPatience is how long a command or a job waits for a lock: a look for drift and a save
-// are over by then, an apply may not be.
+// lockPatience is how long a lock is waited for unless --lock-timeout says otherwise: a look
+// for drift and a save are over by then, an apply may not be.
 const lockPatience = 2 * time.Minute
 
 // lock takes a lock of the host, waiting a while for whoever holds it, whom it names.
 func (m *machine) lock(ctx context.Context, name, purpose string) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	ctx, cancel := context.WithTimeout(ctx, m.patience)
 	defer cancel()
 	return m.host.Lock(ctx, name, purpose, m.waiting)
 }

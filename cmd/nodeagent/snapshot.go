@@ -38,6 +38,7 @@ func (a *app) machine() (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.patience = a.lockTimeout
 	m.waiting = func(holder string) { fmt.Fprintf(a.stderr, "waiting for %s\n", holder) }
 	return m, nil
 }
