@@ -91,7 +91,7 @@ func TestComplaints(t *testing.T) {
 		"log":                {"role: worker\nlog:\n  level: loud\n  format: xml\n", "config.yaml:3: log.level: \"loud\" is none of debug, info, warn, error\nconfig.yaml:4: log.format: \"xml\" is none of auto, text, json"},
 		"no store":           {"role: worker\nbackup: {stores: []}\n", "config.yaml:2: backup.stores: none is given, so that backups would go nowhere"},
 		"store of no kind":   {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file"},
-		"two at once":        {"rol: worker\nlog: {levle: info}\nrole: worker\n", "config.yaml:1: rol: unknown key; did you mean \"role\"?\nconfig.yaml:2: log.levle: unknown key; did you mean \"level\"?"},
+		"two at once":        {"rol: worker\nlog: {lavel: info}\nrole: worker\n", "config.yaml:1: rol: unknown key; did you mean \"role\"?\nconfig.yaml:2: log.lavel: unknown key; did you mean \"level\"?"},
 		"default at fault":   {"role: worker\nbackup: {schedule: never}\n", "config.yaml:2: backup.schedule: "},
 	}
 	for name, test := range tests {
@@ -100,7 +100,11 @@ func TestComplaints(t *testing.T) {
 			if err == nil {
 				t.Fatalf("%q is accepted", test.text)
 			}
-			if got := err.Error(); got != test.want && !(strings.HasSuffix(test.want, ": ") && strings.HasPrefix(got, test.want)) {
+			got := err.Error()
+			if strings.HasSuffix(test.want, ": ") { // the rest is a library's
+				got = got[:min(len(got), len(test.want))]
+			}
+			if got != test.want {
 				t.Errorf("%q\ngot  %s\nwant %s", test.text, got, test.want)
 			}
 		})
