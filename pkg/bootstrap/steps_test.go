@@ -31,6 +31,9 @@ func TestStepsOrder(t *testing.T) {
 			test.config.Kernel = kernel.DefaultConfig()
 			test.config.Network.PodSubnet = "10.244.0.0/16"
 			h := host.New(t.TempDir())
+			for _, plugin := range bridgePlugins {
+				put(t, h, cniBinDir+"/"+plugin, "", 0o755)
+			}
 			steps, err := Steps(test.config, Deps{Host: h, Systemd: &systemd.Conn{}, Hostname: "node-1"})
 			if err != nil {
 				t.Fatal(err)
