@@ -25,13 +25,13 @@ test: ## tier 1: unit tests with a real etcd; no root, needs only Go
 integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in nspawn (root)
 	go run ./test/lab/cmd/lab build kubernetes etcd rootfs
 	$(MAKE) package
-	go test -tags integration -count=1 -timeout 20m -v ./test/nspawn ./test/integration/...
+	go test -tags integration -p 1 -count=1 -timeout 20m -v ./test/nspawn ./test/integration/...
 
 .PHONY: e2e
 e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (root)
 	go run ./test/lab/cmd/lab build all
 	$(MAKE) package
-	go test -tags e2e -count=1 -timeout 40m -v ./test/vm ./test/e2e
+	go test -tags e2e -p 1 -count=1 -timeout 40m -v ./test/vm ./test/e2e
 
 .PHONY: tools
 tools: # what the lab needs of the machine; quick when it is there
