@@ -43,7 +43,7 @@ func TestFreshNode(t *testing.T) {
 	}{
 		{"a fresh machine", time.Minute, isFresh, true},
 		{"apt installs the package", 3 * time.Minute, install, true},
-		{"the daemon runs kubeadm init", 15 * time.Minute, initializes, true},
+		{"the daemon runs kubeadm init", 25 * time.Minute, initializes, true},
 		{"the node becomes ready", 10 * time.Minute, becomesReady, true},
 		{"the host is as Kubernetes wants it", 2 * time.Minute, hostIsPrepared, false},
 		{"pods run", 8 * time.Minute, podsRun, false},
