@@ -19,18 +19,19 @@ build: ## build bin/nodeagent
 .PHONY: test
 test: ## tier 1: unit tests with a real etcd; no root, needs only Go
 	go test ./...
+	go -C packaging test ./...
 
 .PHONY: integration
 integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in nspawn (root)
 	go run ./test/lab/cmd/lab build kubernetes etcd rootfs
 	$(MAKE) package
-	go test -tags integration -timeout 20m -v ./test/nspawn/... ./test/integration/...
+	go test -tags integration -p 1 -count=1 -timeout 20m -v ./test/nspawn ./test/integration/...
 
 .PHONY: e2e
 e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (root)
 	go run ./test/lab/cmd/lab build all
 	$(MAKE) package
-	go test -tags e2e -timeout 40m -v ./test/vm/... ./test/e2e/...
+	go test -tags e2e -p 1 -count=1 -timeout 40m -v ./test/vm ./test/e2e
 
 .PHONY: tools
 tools: # what the lab needs of the machine; quick when it is there

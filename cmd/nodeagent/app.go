@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -24,6 +26,8 @@ type app struct {
 	configPath string
 	root       string
 	output     string
+
+	lockTimeout time.Duration
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -53,20 +57,27 @@ Exit codes: 0 fine, 1 failed, 2 the host differs (plan), 5 a lock is held,
 	flags.StringVar(&a.configPath, "config", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&a.root, "root", "/", "work on the machine image at this `directory`, not on this host")
 	flags.StringVarP(&a.output, "output", "o", "table", "output `format`: table, json or yaml")
+	flags.DurationVar(&a.lockTimeout, "lock-timeout", lockPatience, "how long to wait for another nodeagent that holds a lock")
 	root.AddCommand(
 		a.planCommand(), a.applyCommand(), a.runCommand(), a.statusCommand(),
 		a.snapshotCommand(), a.certsCommand(), a.configCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		switch a.output {
-		case "table", "json", "yaml":
-			return nil
-		}
-		return usageError{fmt.Errorf("output format %q is none of table, json, yaml", a.output)}
-	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkFlags() }
+	root.InitDefaultCompletionCmd()
 	argumentErrors(root)
 	return root
+}
+
+// checkFlags looks at the global flags.
+func (a *app) checkFlags() (err error) {
+	switch a.output {
+	case "table", "json", "yaml":
+	default:
+		return usageError{fmt.Errorf("output format %q is none of table, json, yaml", a.output)}
+	}
+	a.configPath, err = filepath.Abs(a.configPath)
+	return err
 }
 
 // needsCommand is the RunE of a command that only groups others: cobra would print help and
@@ -86,6 +97,9 @@ func argumentErrors(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
 		check = cobra.NoArgs
+	}
+	if !cmd.Runnable() { // cobra's own "completion": help would be a success
+		cmd.RunE = needsCommand
 	}
 	cmd.Args = func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {

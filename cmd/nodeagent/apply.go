@@ -25,12 +25,7 @@ func (a *app) applyCommand() *cobra.Command {
 step again afterwards. It stops at the first step that fails; run again, it goes
 on from there, since every step looks at the host before it does anything.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := a.host()
-			cfg, err := a.loadConfig(h)
-			if err != nil {
-				return err
-			}
-			m, err := newMachine(h, cfg)
+			m, err := a.machine()
 			if err != nil {
 				return err
 			}
@@ -75,7 +70,7 @@ func writeApplied(w io.Writer, results []step.Result) error {
 // When they are all the host's steps it puts the marks of a bootstrap: begun, if nothing of a
 // cluster is there, and complete at the end.
 func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observe func(step.Event)) ([]step.Result, error) {
-	unlock, err := m.host.TryLock(host.LockHost, "apply")
+	unlock, err := m.lock(ctx, host.LockHost, "apply")
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,9 @@ type machine struct {
 	cfg      config.Config
 	hostname string
 	steps    []step.Step
+	// patience is how long a lock is waited for; waiting is told who holds it.
+	patience time.Duration
+	waiting  func(holder string)
 }
 
 func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
@@ -38,7 +41,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, patience: lockPatience, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {
@@ -75,9 +78,20 @@ func (m *machine) stores() []etcdbackup.Store {
 	return out
 }
 
+// lockPatience is how long a lock is waited for unless --lock-timeout says otherwise: a look
+// for drift and a save are over by then, an apply may not be.
+const lockPatience = 2 * time.Minute
+
+// lock takes a lock of the host, waiting a while for whoever holds it, whom it names.
+func (m *machine) lock(ctx context.Context, name, purpose string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.patience)
+	defer cancel()
+	return m.host.Lock(ctx, name, purpose, m.waiting)
+}
+
 // save takes a snapshot under the backup lock.
 func (m *machine) save(ctx context.Context, purpose string, now time.Time) (report etcdbackup.Report, err error) {
-	unlock, err := m.host.TryLock(host.LockBackup, purpose)
+	unlock, err := m.lock(ctx, host.LockBackup, purpose)
 	if err != nil {
 		return report, err
 	}

@@ -38,12 +38,7 @@ func (a *app) planCommand() *cobra.Command {
 It exits 0 when apply has nothing to do, 2 when apply would change something or
 be stopped, and 1 when it cannot tell.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := a.host()
-			cfg, err := a.loadConfig(h)
-			if err != nil {
-				return err
-			}
-			m, err := newMachine(h, cfg)
+			m, err := a.machine()
 			if err != nil {
 				return err
 			}

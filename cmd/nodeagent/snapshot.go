@@ -34,7 +34,13 @@ func (a *app) machine() (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newMachine(h, cfg)
+	m, err := newMachine(h, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.patience = a.lockTimeout
+	m.waiting = func(holder string) { fmt.Fprintf(a.stderr, "waiting for %s\n", holder) }
+	return m, nil
 }
 
 func (a *app) saveSnapshot(cmd *cobra.Command) error {

@@ -169,9 +169,9 @@ func fieldComments(fields *ast.StructType, t reflect.Type) map[string]string {
 			text = field.Comment.Text()
 		}
 		text = strings.Join(strings.Fields(text), " ")
-		for i := range t.NumField() {
-			word := regexp.MustCompile(`\b` + t.Field(i).Name + `\b`)
-			text = word.ReplaceAllLiteralString(text, "`"+t.Field(i).Tag.Get("yaml")+"`")
+		for field := range t.Fields() {
+			word := regexp.MustCompile(`\b` + field.Name + `\b`)
+			text = word.ReplaceAllLiteralString(text, "`"+field.Tag.Get("yaml")+"`")
 		}
 		for _, name := range field.Names {
 			docs[name.Name] = sentence(text)

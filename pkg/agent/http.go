@@ -79,9 +79,11 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // Serve answers on l until ctx is done. webConfigFile, when given, is an exporter-toolkit
 // file (TLS, client certificates, basic auth); it is read anew at each request.
 func (s Server) Serve(ctx context.Context, l net.Listener, webConfigFile string) error {
+	// The server closes l itself, unless it never began: closing twice is no harm.
+	defer func() { _ = l.Close() }()
 	handler, err := s.Handler()
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return err
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	stopped := make(chan error, 1)

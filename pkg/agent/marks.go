@@ -38,13 +38,17 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 	if err != nil {
 		return "", err
 	}
-	for mark, standing := range map[string]Standing{bootstrappedMark: Bootstrapped, bootstrappingMark: Bootstrapping} {
-		data, err := h.ReadFile(mark)
+	// Complete comes first: a crash within CompleteBootstrap on a complete host leaves both.
+	for _, m := range []struct {
+		mark     string
+		standing Standing
+	}{{bootstrappedMark, Bootstrapped}, {bootstrappingMark, Bootstrapping}} {
+		data, err := h.ReadFile(m.mark)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("read mark: %w", err)
 		}
 		if err == nil && strings.TrimSpace(string(data)) == id {
-			return standing, nil
+			return m.standing, nil
 		}
 	}
 	for _, path := range members {

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // Role is what a host is to its cluster.
@@ -170,39 +168,6 @@ func ValidateAddons(addons []string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Passthrough is a YAML mapping kept as it was written, since its keys are case-sensitive and
-// not ours to know.
-type Passthrough struct{ node *yaml.Node }
-
-// IsZero says that the mapping is absent or empty.
-func (p Passthrough) IsZero() bool { return p.node == nil || len(p.node.Content) == 0 }
-
-// UnmarshalYAML keeps a mapping.
-func (p *Passthrough) UnmarshalYAML(node *yaml.Node) error {
-	if node.Kind != yaml.MappingNode {
-		return errors.New("must be a mapping")
-	}
-	p.node = node
-	return nil
-}
-
-// MarshalYAML gives the mapping back.
-func (p Passthrough) MarshalYAML() (any, error) {
-	if p.node == nil {
-		return map[string]string{}, nil
-	}
-	return p.node, nil
-}
-
-// NewPassthrough parses a mapping from YAML text.
-func NewPassthrough(text string) (Passthrough, error) {
-	var p Passthrough
-	if err := yaml.Unmarshal([]byte(text), &p); err != nil {
-		return p, fmt.Errorf("parse passthrough: %w", err)
-	}
-	return p, nil
 }
 
 // NodeName is the name of the Node object: the operator's, or the host's in lower case, as

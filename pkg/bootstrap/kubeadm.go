@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,25 +150,24 @@ func (i Init) refuse(ctx context.Context) error {
 	return nil
 }
 
-// apiObjects are what init's phases after the control plane leave in the API, with the phase
-// that makes each again; these phases are repeatable. A phase that the operator has kubeadm
-// skip leaves nothing.
-func (i Init) apiObjects() map[string]string {
-	phases := map[string]string{
-		"/api/v1/nodes/" + i.Cluster.NodeName:                        "kubelet-start",
-		"/api/v1/namespaces/kube-system/configmaps/kubeadm-config":   "upload-config/kubeadm",
-		"/api/v1/namespaces/kube-system/configmaps/kubelet-config":   "upload-config/kubelet",
-		"/api/v1/namespaces/kube-public/configmaps/cluster-info":     "bootstrap-token",
-		"/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy": "addon/kube-proxy",
-		"/apis/apps/v1/namespaces/kube-system/deployments/coredns":   "addon/coredns",
+// apiObject is what a phase of init leaves in the API.
+type apiObject struct{ phase, path string }
+
+// apiObjects are what init's phases after the control plane leave in the API, in their order;
+// these phases are repeatable. A phase that the operator has kubeadm skip leaves nothing.
+func (i Init) apiObjects() []apiObject {
+	objects := []apiObject{
+		{"kubelet-start", "/api/v1/nodes/" + i.Cluster.NodeName},
+		{"upload-config/kubeadm", "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"},
+		{"upload-config/kubelet", "/api/v1/namespaces/kube-system/configmaps/kubelet-config"},
+		{"bootstrap-token", "/api/v1/namespaces/kube-public/configmaps/cluster-info"},
+		{"addon/coredns", "/apis/apps/v1/namespaces/kube-system/deployments/coredns"},
+		{"addon/kube-proxy", "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"},
 	}
-	for path, phase := range phases {
-		group, _, _ := strings.Cut(phase, "/")
-		if i.Cluster.Kubeadm.InitConfiguration.lists("skipPhases", phase, group) {
-			delete(phases, path)
-		}
-	}
-	return phases
+	return slices.DeleteFunc(objects, func(o apiObject) bool {
+		group, _, _ := strings.Cut(o.phase, "/")
+		return i.Cluster.Kubeadm.InitConfiguration.lists("skipPhases", o.phase, group)
+	})
 }
 
 func (i Init) checkAPI(ctx context.Context) ([]step.Change, error) {
@@ -180,14 +180,14 @@ func (i Init) checkAPI(ctx context.Context) ([]step.Change, error) {
 	if err := api.Ready(ctx); err != nil {
 		return []step.Change{{Subject: "control plane", Have: "does not answer: " + err.Error(), Want: "ready"}}, nil
 	}
-	for path, phase := range i.apiObjects() {
-		there, err := api.Exists(ctx, path)
+	for _, o := range i.apiObjects() {
+		there, err := api.Exists(ctx, o.path)
 		if err != nil {
 			return nil, fmt.Errorf("look for what kubeadm init leaves: %w", err)
 		}
 		if !there {
 			return nil, fmt.Errorf("control plane is half-done: %s is missing; `kubeadm init phase %s --config %s` makes it",
-				path, strings.ReplaceAll(phase, "/", " "), kubeadmFile)
+				o.path, strings.ReplaceAll(o.phase, "/", " "), kubeadmFile)
 		}
 	}
 	return nil, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,9 +38,7 @@ func (p preflight) ports(context.Context) ([]step.Change, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read listeners: %w", err)
 		}
-		for port, inode := range parseListeners(string(data)) {
-			listeners[port] = inode
-		}
+		maps.Copy(listeners, parseListeners(string(data)))
 	}
 	var changes []step.Change
 	for port, ours := range rolePorts[p.role] {

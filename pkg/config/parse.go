@@ -54,8 +54,11 @@ func document(name string, data []byte) (*yaml.Node, error) {
 		return nil, fmt.Errorf("%s:%d: the file must be a mapping of keys to values", name, doc.Content[0].Line)
 	}
 	var second yaml.Node
-	if dec.Decode(&second) == nil {
+	switch err := dec.Decode(&second); {
+	case err == nil:
 		return nil, fmt.Errorf("%s:%d: the file holds more than one YAML document", name, second.Line)
+	case !errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return doc.Content[0], nil
 }

@@ -50,7 +50,7 @@ func (w *walker) value(node *yaml.Node, v reflect.Value, path string) {
 	if node.Tag == "!!null" {
 		return // keeps the default
 	}
-	if u, ok := v.Addr().Interface().(yaml.Unmarshaler); ok {
+	if u, ok := reflect.TypeAssert[yaml.Unmarshaler](v.Addr()); ok {
 		w.unmarshal(node, u, path)
 		return
 	}
@@ -159,8 +159,8 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 
 func keysOf(t reflect.Type) []string {
 	keys := make([]string, 0, t.NumField())
-	for i := range t.NumField() {
-		keys = append(keys, t.Field(i).Tag.Get("yaml"))
+	for field := range t.Fields() {
+		keys = append(keys, field.Tag.Get("yaml"))
 	}
 	return keys
 }

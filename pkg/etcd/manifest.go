@@ -102,7 +102,7 @@ func fromFlags(flags map[string]string) (Local, error) {
 // clientURLs reads a comma-separated list and drops what is no address to dial over TCP.
 func clientURLs(list string) []*url.URL {
 	var urls []*url.URL
-	for _, s := range strings.Split(list, ",") {
+	for s := range strings.SplitSeq(list, ",") {
 		u, err := url.Parse(strings.TrimSpace(s))
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" {
 			continue
@@ -128,12 +128,12 @@ func chooseEndpoint(listen, advertise []*url.URL) (*url.URL, error) {
 			return u, nil
 		}
 	}
-	for _, u := range listen {
+	if len(listen) > 0 {
 		loopback := "127.0.0.1"
-		if addr, err := netip.ParseAddr(u.Hostname()); err == nil && addr.Is6() {
+		if addr, err := netip.ParseAddr(listen[0].Hostname()); err == nil && addr.Is6() {
 			loopback = "::1"
 		}
-		return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(loopback, u.Port())}, nil
+		return &url.URL{Scheme: listen[0].Scheme, Host: net.JoinHostPort(loopback, listen[0].Port())}, nil
 	}
 	return nil, errors.New("no client URL in --listen-client-urls or --advertise-client-urls")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func withTrailer(b []byte) []byte {
 	sum := sha256.Sum256(b)
-	return append(b[:len(b):len(b)], sum[:]...)
+	return append(slices.Clip(b), sum[:]...)
 }
 
 func manifest() etcdbackup.Manifest {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -185,9 +186,7 @@ func TestSwapRefusesWhatItCannotRead(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/etc/fstab.real": good["/etc/fstab"]}
-			for path, text := range good {
-				files[path] = text
-			}
+			maps.Copy(files, good)
 			files[test.path] = test.text
 			h := machine(t, files)
 			wantError(t, newKernelSwap(t, h).step().Apply(t.Context()), test.want)

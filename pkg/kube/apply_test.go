@@ -43,6 +43,14 @@ func parse(t *testing.T, manifest string) []kube.Object {
 	return objects
 }
 
+// within is a deadline that only a test that hangs meets.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func differences(t *testing.T, c *kube.Client, objects []kube.Object) []string {
 	t.Helper()
 	diff, err := c.Diff(t.Context(), objects)
@@ -72,7 +80,7 @@ func TestApply(t *testing.T) {
 		}
 	}
 	a.calls = nil
-	if err := c.ApplyManifests(t.Context(), objects); err != nil {
+	if err := c.ApplyManifests(within(t), objects); err != nil {
 		t.Fatal(err)
 	}
 	const how = "?fieldManager=nodeagent&fieldValidation=Strict&force=true application/apply-patch+yaml as kubernetes-admin"
@@ -120,7 +128,7 @@ func TestApplyWaits(t *testing.T) {
 			a.serve("/apis/example.com/v1", `{"name":"widgets","kind":"Widget","namespaced":true}`)
 			prepare(a)
 			c := connect(t, serve(t, a), admin)
-			if err := c.ApplyManifests(t.Context(), parse(t, addon)); err != nil {
+			if err := c.ApplyManifests(within(t), parse(t, addon)); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok := a.objects[widget]; !ok {
@@ -137,7 +145,7 @@ func TestApplyFindsNewKindInKnownGroup(t *testing.T) {
 	c := connect(t, serve(t, a), admin)
 	done := make(chan error, 1)
 	go func() {
-		done <- c.ApplyManifests(t.Context(), parse(t, "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}\n---\n"+addon))
+		done <- c.ApplyManifests(within(t), parse(t, "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}\n---\n"+addon))
 	}()
 	waitFor(t, func() bool { return strings.Count(strings.Join(a.said(), "\n"), "GET /apis/example.com/v1 ") >= 2 })
 	a.mu.Lock()
@@ -178,7 +186,7 @@ func TestApplyRefused(t *testing.T) {
 			a := newAPI()
 			a.refuse["/api/v1/namespaces/addon"] = []int{code}
 			c := connect(t, serve(t, a), admin)
-			if err := c.ApplyManifests(t.Context(), parse(t, addon)); text(err) != "apply Namespace addon: refused by the test" {
+			if err := c.ApplyManifests(within(t), parse(t, addon)); text(err) != "apply Namespace addon: refused by the test" {
 				t.Errorf("error %v", err)
 			}
 			if calls := a.said(); len(calls) != 2 {
@@ -201,7 +209,7 @@ func TestApplyBadPatch(t *testing.T) {
 		w.WriteHeader(http.StatusInternalServerError)
 		reply(w, map[string]any{"kind": "Status", "message": message, "code": 500})
 	}))
-	err := connect(t, h, admin).ApplyManifests(t.Context(), parse(t, addon))
+	err := connect(t, h, admin).ApplyManifests(within(t), parse(t, addon))
 	if text(err) != "apply Namespace addon: "+message || patches.Load() != 1 {
 		t.Errorf("after %d tries: %v", patches.Load(), err)
 	}

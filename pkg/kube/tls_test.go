@@ -46,6 +46,7 @@ func tlsServer(t *testing.T, change func(*tls.Config)) string {
 }
 
 func TestAnswersTLS(t *testing.T) {
+	certificate := ownCertificate(t)
 	closed := listen(t, func(net.Conn) {})
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,6 +63,9 @@ func TestAnswersTLS(t *testing.T) {
 		"client certificate at 1.2": {tlsServer(t, func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert; c.MaxVersion = tls.VersionTLS12 }), true},
 		"alert": {tlsServer(t, func(c *tls.Config) {
 			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return &tls.Config{}, nil } // has no certificate
+		}), true},
+		"closed after its hello": {listen(t, func(c net.Conn) {
+			_ = tls.Server(&oneFlight{Conn: c}, &tls.Config{Certificates: certificate, MaxVersion: tls.VersionTLS12}).Handshake()
 		}), true},
 		"refused": {free.Addr().String(), false},
 		"closed":  {closed, false},
@@ -83,6 +87,29 @@ func TestAnswersTLS(t *testing.T) {
 	}
 }
 
+// oneFlight is a connection that ends once something has been written to it.
+type oneFlight struct {
+	net.Conn
+	written bool
+}
+
+func (c *oneFlight) Write(data []byte) (int, error) { c.written = true; return c.Conn.Write(data) }
+
+func (c *oneFlight) Read(data []byte) (int, error) {
+	if c.written {
+		return 0, io.EOF
+	}
+	return c.Conn.Read(data)
+}
+
+func ownCertificate(t *testing.T) []tls.Certificate {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS()
+	defer server.Close()
+	return server.TLS.Certificates
+}
+
 func TestAnswersTLSCannotTell(t *testing.T) {
 	for _, address := range []string{"", "127.0.0.1", ":6443", "127.0.0.1:", "a:b:c"} {
 		if _, err := kube.AnswersTLS(t.Context(), address); err == nil {
@@ -99,10 +126,7 @@ func TestAnswersTLSCannotTell(t *testing.T) {
 // Nothing is sent after the handshake.
 func TestAnswersTLSSendsNothing(t *testing.T) {
 	got := make(chan int, 1)
-	server := httptest.NewUnstartedServer(nil)
-	server.StartTLS()
-	certificate := server.TLS.Certificates
-	server.Close()
+	certificate := ownCertificate(t)
 	address := listen(t, func(c net.Conn) {
 		n, _ := tls.Server(c, &tls.Config{Certificates: certificate}).Read(make([]byte, 1))
 		got <- n

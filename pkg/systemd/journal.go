@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 
@@ -73,9 +74,7 @@ func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool {
 
 func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 	fields := make(map[string]string, len(h.fields)+r.NumAttrs())
-	for k, v := range h.fields {
-		fields[k] = v
-	}
+	maps.Copy(fields, h.fields)
 	r.Attrs(func(a slog.Attr) bool {
 		addField(fields, h.prefix, a)
 		return true
@@ -98,9 +97,7 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := *h
 	next.fields = make(map[string]string, len(h.fields)+len(attrs))
-	for k, v := range h.fields {
-		next.fields[k] = v
-	}
+	maps.Copy(next.fields, h.fields)
 	for _, a := range attrs {
 		addField(next.fields, h.prefix, a)
 	}

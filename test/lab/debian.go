@@ -26,7 +26,8 @@ func proxyBase() artefact {
 		"--variant=extract", "--include=iptables,nftables,conntrack,kmod,ipset,busybox",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 		// The packages' scripts, which do not run here, make these links.
-		`--customize-hook=for t in iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore; do
+		// Customize hooks do not run in this variant either.
+		`--extract-hook=for t in iptables ip6tables iptables-save ip6tables-save iptables-restore ip6tables-restore; do
 			ln -sf "$(echo $t | sed s/tables/tables-nft/)" "$1/usr/sbin/$t"; done; ln -sf busybox "$1/bin/sh"`,
 	}
 	return artefact{

@@ -81,7 +81,7 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 func newVM(t testing.TB, image, memory string) *VM {
 	t.Helper()
 	// Not t.TempDir: a socket's path may have 108 characters, and a test's name is in that one.
-	dir, err := os.MkdirTemp("", "nodeagent-vm-")
+	dir, err := os.MkdirTemp("", "nodeagent-vm-") //nolint:usetesting // as said
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func TestVM(t *testing.T) {
 			"kubeadm version -o short":                            "v1.36.3",
 			"ip -4 -o route get 1.1.1.1 | grep -o 'via [0-9.]* '": "via 10.0.2.2 ",
 			"cat /mnt/files/a/note":                               "from the host",
-			"etcdctl version | head -1":                           "etcdctl version: 3.6.8",
+			"etcdctl version | sed -n 1p":                         "etcdctl version: 3.6.8",
 			"stat -fc %T /sys/fs/cgroup":                          "cgroup2fs",
 		} {
 			if got := v.MustRun(ctx, t, script); got != want {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,12 +78,7 @@ func TestSnapshotRestoredByEtcdutl(t *testing.T) {
 	c.StartAPIServer(t)
 	namespaces := strings.Fields(c.Kubectl(t, "get", "namespaces", "-o", "name"))
 	has := func(name string) bool {
-		for _, n := range namespaces {
-			if n == "namespace/"+name {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(namespaces, "namespace/"+name)
 	}
 	if !has("before-save") || has("after-save") {
 		t.Errorf("restored namespaces are %v, want before-save and not after-save", namespaces)

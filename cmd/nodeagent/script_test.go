@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
+	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"nodeagent": main})
+}
+
+// TestScripts runs the program itself, as a process of its own, on machine images in
+// testdata/script. Beside testscript's own commands there are
+//
+//	exits CODE program args...   the program exits with just that code
+//	pki ROOT [FILE VALIDITY]...  a kubeadm PKI, where a file may be valid for less than a year
+//	etcd ROOT                    a real etcd runs, as the image's own
+//	hold ROOT LOCK PURPOSE       somebody holds the lock until the script ends
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(2 * time.Minute),
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold,
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code program args...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func pki(ts *testscript.TestScript, _ bool, args []string) {
+	o := certstest.Options{Now: time.Now(), Kubelet: true, Validity: map[string]time.Duration{}}
+	for i := 1; i+1 < len(args); i += 2 {
+		validity, err := time.ParseDuration(args[i+1])
+		ts.Check(err)
+		o.Validity[args[i]] = validity
+	}
+	ts.Check(certstest.Write(ts.MkAbs(args[0]), o))
+}
+
+func etcdMember(ts *testscript.TestScript, _ bool, args []string) {
+	member, err := etcdtest.Start(host.New(ts.MkAbs(args[0])), ts.MkAbs("etcd-data"))
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(member.Close()) })
+}
+
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	unlock, err := host.New(ts.MkAbs(args[0])).TryLock(args[1], args[2])
+	ts.Check(err)
+	ts.Defer(unlock)
+}

@@ -1,0 +1,237 @@
+package bootstrap
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/kube"
+	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/step/steptest"
+)
+
+// cluster is as much of an API as "node/ready" and "network/addons" use, over real TLS.
+type cluster struct {
+	*host.Host
+	mu      sync.Mutex
+	ready   []string // what the node's condition Ready says, one answer after the other
+	objects map[string]json.RawMessage
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{Host: &host.Host{Root: t.TempDir()}, objects: map[string]json.RawMessage{}}
+	server := httptest.NewUnstartedServer(c)
+	if err := certstest.Write(c.Root, certstest.Options{Now: time.Now(), Server: "https://" + server.Listener.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	pki := filepath.Join(c.Root, certstest.Dir, "pki")
+	pair, err := tls.LoadX509KeyPair(pki+"/apiserver.crt", pki+"/apiserver.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return c
+}
+
+func (c *cluster) connect() (*kube.Client, error) { return kube.Connect(c.Host, AdminConf) }
+
+func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	object, there := c.objects[r.URL.Path]
+	switch {
+	case r.URL.Path == "/api/v1/nodes/node-1" && len(c.ready) > 0:
+		says := c.ready[0]
+		if len(c.ready) > 1 {
+			c.ready = c.ready[1:]
+		}
+		fmt.Fprintf(w, `{"metadata": {"name": "node-1"}, "status": {"conditions": [{"type": "Ready", "status": %q, "reason": "KubeletNotReady", "message": "no network"}]}}`, says)
+	case r.URL.Path == "/api/v1":
+		fmt.Fprint(w, `{"kind": "APIResourceList", "resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": true}]}`)
+	case r.Method == http.MethodPatch:
+		if err := json.NewDecoder(r.Body).Decode(&object); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		c.objects[r.URL.Path] = object
+		_, _ = w.Write(object)
+	case there:
+		_, _ = w.Write(object)
+	default:
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, `{"kind": "Status", "reason": "NotFound", "message": "%s not found"}`, r.URL.Path)
+	}
+}
+
+func TestNodeReady(t *testing.T) {
+	c := newCluster(t)
+	s := NodeReady(c.Host, "node-1", c.connect)
+	check := func(want string) {
+		t.Helper()
+		changes, err := s.Check(t.Context())
+		if err != nil || fmt.Sprint(changes) != want {
+			t.Errorf("got %v, %v, want %s", changes, err, want)
+		}
+	}
+	check(`[node node-1: "read node node-1: /api/v1/nodes/node-1 not found" → "Ready"]`)
+	c.ready = []string{"Unknown"}
+	check(`[node node-1: "not Ready: KubeletNotReady: no network" → "Ready"]`)
+	c.ready = []string{"False", "False", "True"}
+	results, err := step.Apply(t.Context(), []step.Step{s}, nil)
+	if err != nil || results[0].Outcome != step.Applied || s.Name != NodeReadyStep {
+		t.Errorf("%+v, %v", results, err)
+	}
+	check("[]")
+
+	put(t, c.Host, AdminConf, "no kubeconfig", 0o600)
+	changes, err := s.Check(t.Context())
+	if err != nil || len(changes) != 1 || !strings.Contains(changes[0].Have, "is not a kubeconfig") {
+		t.Errorf("%v, %v", changes, err)
+	}
+}
+
+// Before there is a cluster nothing is asked of it.
+func TestClusterStepsWait(t *testing.T) {
+	never := func() (*kube.Client, error) { t.Error("connected"); return nil, errors.New("unreachable") }
+	h := &host.Host{Root: t.TempDir()}
+	put(t, h, "/a.yaml", configMap("a", "1"), 0o644)
+	for _, s := range []step.Step{NodeReady(h, "node-1", never), Addons(h, []string{"/a.yaml"}, never)} {
+		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: "kubeadm/init"}) {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+		h.Offline = true
+		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
+			t.Errorf("%s offline: %v", s.Name, err)
+		}
+		h.Offline = false
+	}
+}
+
+func configMap(name, value string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\ndata: {key: %q}\n", name, value)
+}
+
+func TestAddons(t *testing.T) {
+	c := newCluster(t)
+	put(t, c.Host, "/addons/b.yaml", configMap("b", "1")+"---\n"+configMap("c", "1"), 0o644)
+	put(t, c.Host, "/addons/a.yml", configMap("a", "1"), 0o644)
+	put(t, c.Host, "/addons/d.json", `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d", "namespace": "default"}}`, 0o644)
+	put(t, c.Host, "/addons/README", "no manifest: [", 0o644)
+	put(t, c.Host, "/addons/below/e.yaml", "no manifest: [", 0o644)
+	put(t, c.Host, "/single", configMap("single", "1"), 0o644)
+	s := Addons(c.Host, []string{"/single", "/addons"}, c.connect)
+
+	changes, err := s.Check(t.Context())
+	var order []string
+	for _, change := range changes {
+		order = append(order, change.Subject)
+	}
+	if want := "ConfigMap default/single,ConfigMap default/a,ConfigMap default/b,ConfigMap default/c,ConfigMap default/d"; err != nil || strings.Join(order, ",") != want {
+		t.Errorf("%s, %v, want %s", order, err, want)
+	}
+	steptest.Converges(t, c.Host, s)
+	if n := len(c.objects); n != 5 {
+		t.Errorf("%d objects in the API", n)
+	}
+	// An edited manifest is a difference, and nothing else is.
+	put(t, c.Host, "/addons/a.yml", configMap("a", "2"), 0o644)
+	if changes, err := s.Check(t.Context()); err != nil || len(changes) != 1 || changes[0].Subject != "ConfigMap default/a" {
+		t.Errorf("%v, %v", changes, err)
+	}
+	steptest.Converges(t, c.Host, s)
+}
+
+func TestAddonsUnreadable(t *testing.T) {
+	c := newCluster(t)
+	put(t, c.Host, "/bad.yaml", "kind: [", 0o644)
+	for path, want := range map[string][]string{
+		"/none.yaml": {"read add-on: ", "/none.yaml", "no such file"},
+		"/bad.yaml":  {"read add-on /bad.yaml: "},
+	} {
+		_, err := Addons(c.Host, []string{path}, c.connect).Check(t.Context())
+		wantError(t, err, want...)
+	}
+}
+
+// Whoever answers over TLS at an address that is not this host's is another cluster. The
+// address 127.0.0.2 is no interface's, and yet answers: as good as another host's.
+func TestForeignCluster(t *testing.T) {
+	listen := func(address string, secure bool) string {
+		t.Helper()
+		l, err := net.Listen("tcp", address+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewUnstartedServer(http.NotFoundHandler())
+		_ = server.Listener.Close()
+		server.Listener = l
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		if secure {
+			server.StartTLS()
+		} else {
+			server.Start()
+		}
+		t.Cleanup(server.Close)
+		return l.Addr().String()
+	}
+	_, nobody, err := net.SplitHostPort(closedPort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		endpoint string
+		want     bool
+	}{
+		"own, TLS":            {listen("127.0.0.1", true), false},
+		"another's, TLS":      {listen("127.0.0.2", true), true},
+		"another's, no TLS":   {listen("127.0.0.2", false), false},
+		"another's, nobody":   {"127.0.0.2:" + nobody, false},
+		"own, without a port": {"127.0.0.1", false},
+		"own name":            {"localhost:" + nobody, false},
+	} {
+		got, err := ForeignCluster(t.Context(), test.endpoint)
+		if err != nil || got != test.want {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, test.want)
+		}
+	}
+	mapped := "[::ffff:127.0.0.2]:" + portOf(t, listen("127.0.0.2", true))
+	if got, err := ForeignCluster(t.Context(), mapped); err != nil || !got {
+		t.Errorf("%s: %v, %v", mapped, got, err)
+	}
+}
+
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func portOf(t *testing.T, address string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}

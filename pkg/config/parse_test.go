@@ -1,0 +1,265 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/kernel"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// same compares configurations; what is passed through is compared as YAML, and no list is an
+// empty list.
+var same = cmp.Options{cmpopts.EquateEmpty(), cmp.Transformer("yaml", func(p bootstrap.Passthrough) string {
+	text, err := yaml.Marshal(p)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+})}
+
+func mustParse(t *testing.T, text string) Config {
+	t.Helper()
+	cfg, err := Parse("config.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func mustPrint(t testing.TB, cfg Config) string {
+	t.Helper()
+	text, err := yaml.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Each bad file gets exactly these complaints.
+func TestComplaints(t *testing.T) {
+	tests := map[string]struct{ text, want string }{
+		"empty":              {"", "config.yaml: role: is missing: control-plane, worker or etcd"},
+		"comments only":      {"# nothing\n---\n", "config.yaml: role: is missing: control-plane, worker or etcd"},
+		"null role":          {"role:\n", "config.yaml:1: role: is missing: control-plane, worker or etcd"},
+		"unknown role":       {"\nrole: master\n", `config.yaml:2: role: "master" is none of control-plane, worker, etcd`},
+		"no mapping":         {"- role\n", "config.yaml:1: the file must be a mapping of keys to values"},
+		"text":               {"\n\nworker\n", "config.yaml:3: the file must be a mapping of keys to values"},
+		"not YAML":           {"role: [worker\n", "config.yaml: yaml: line 1: did not find expected ',' or ']'"},
+		"unknown key":        {"role: worker\nbackups: {}\n", `config.yaml:2: backups: unknown key; did you mean "backup"?`},
+		"case matters":       {"role: worker\nkernel: {Swap: disable}\n", `config.yaml:2: kernel.Swap: unknown key; did you mean "swap"?`},
+		"deep unknown key":   {"role: worker\nkernel:\n  sysctls:\n  - name: vm.swappiness\n    vaule: \"1\"\n", `config.yaml:5: kernel.sysctls[0].vaule: unknown key; did you mean "value"?`},
+		"far-off key":        {"role: worker\nnetwork: {clusterDomain: x}\n", "config.yaml:2: network.clusterDomain: unknown key; known here: podSubnet, serviceSubnet, cni"},
+		"key twice":          {"role: worker\nlog: {level: info}\nlog: {level: debug}\n", "config.yaml:3: log: is there twice"},
+		"inner key twice":    {"role: worker\nlog:\n  level: info\n  level: info\n", "config.yaml:4: log.level: is there twice"},
+		"two documents":      {"role: worker\n---\nrole: etcd\n", "config.yaml:2: the file holds more than one YAML document"},
+		"broken second":      {"role: worker\n---\n[\n", "config.yaml: yaml: line 3: did not find expected node content"},
+		"merge key":          {"role: worker\nlog:\n  <<: {level: info}\n", "config.yaml:3: log.<<: unknown key; known here: level, format"},
+		"duration":           {"role: worker\ndrift: {interval: 10}\n", `config.yaml:2: drift.interval: "10" is not a duration: it needs a unit, as in 30s, 10m or 6h`},
+		"duration in quotes": {"role: worker\ndrift:\n  interval: \"600\"\n", `config.yaml:3: drift.interval: "600" is not a duration: it needs a unit, as in 30s, 10m or 6h`},
+		"days":               {"role: worker\nbackup: {interval: 1d}\n", `config.yaml:2: backup.interval: "1d" is not a duration: it needs a unit, as in 30s, 10m or 6h`},
+		"number for text":    {"role: worker\nkernel: {sysctls: [{name: net.ipv4.ip_forward, value: 1}]}\n", `config.yaml:2: kernel.sysctls[0].value: must be a string: write "1" in quotes`},
+		"version":            {"role: worker\npackages: {kubernetesVersion: 1.36}\n", `config.yaml:2: packages.kubernetesVersion: must be a string: write "1.36" in quotes`},
+		"text for bool":      {"role: worker\npackages: {manage: maybe}\n", `config.yaml:2: packages.manage: "maybe" is neither true nor false`},
+		"fraction":           {"role: worker\nbackup: {retention: {keepLast: 2.5}}\n", `config.yaml:2: backup.retention.keepLast: "2.5" is not a whole number`},
+		"text for section":   {"role: worker\nlog: debug\n", "config.yaml:2: log: must be a mapping"},
+		"list for section":   {"role: worker\nlog: [debug]\n", "config.yaml:2: log: must be a mapping"},
+		"text for list":      {"role: worker\naddons: /a.yaml\n", "config.yaml:2: addons: must be a list"},
+		"map for text":       {"role: {}\n", "config.yaml:1: role: must be a single value"},
+		"passed through":     {"role: worker\nkubeadm: {clusterConfiguration: [a]}\n", "config.yaml:2: kubeadm.clusterConfiguration: must be a mapping"},
+		"join":               {"role: worker\nkubeadm:\n  join: {endpoint: \"a:6443\"}\n", "config.yaml:3: kubeadm.join: not in this version"},
+		"mend":               {"role: worker\ndrift: {mode: mend}\n", `config.yaml:2: drift.mode: "mend" is not in this version: "report" is`},
+		"interval":           {"role: worker\ndrift: {interval: 1ms}\n", "config.yaml:2: drift.interval: 1ms is shorter than a second"},
+		"check":              {"role: worker\npreflight: {ignore: [NumCPU, Swapp]}\n", `config.yaml:2: preflight.ignore[1]: "Swapp" is no check: IsPrivilegedUser, NumCPU, Mem, CgroupV2, Port-N`},
+		"node":               {"role: worker\nnode: {name: Node_1, address: 127.0.0.1}\n", "config.yaml:2: node.name: \"Node_1\" is not a DNS name in lower case\nconfig.yaml:2: node.address: \"127.0.0.1\" is not an address that other hosts can reach"},
+		"subnets":            {"role: worker\nnetwork:\n  podSubnet: 10.244.0.0\n  cni: calico\n", "config.yaml:3: network.podSubnet: \"10.244.0.0\" is not a subnet like 10.244.0.0/16\nconfig.yaml:4: network.cni: \"calico\" is not known: bridge, or nothing and the add-on's manifests under addons"},
+		"three subnets":      {"role: worker\nnetwork: {podSubnet: \"10.0.0.0/16,fd00::/64,fd01::/64\"}\n", `config.yaml:2: network.podSubnet: "10.0.0.0/16,fd00::/64,fd01::/64" has more than two subnets`},
+		"relative add-on":    {"role: worker\naddons:\n- /a.yaml\n- b.yaml\n", `config.yaml:4: addons[1]: "b.yaml" is not an absolute path`},
+		"log":                {"role: worker\nlog:\n  level: loud\n  format: xml\n", "config.yaml:3: log.level: \"loud\" is none of debug, info, warn, error\nconfig.yaml:4: log.format: \"xml\" is none of auto, text, json"},
+		"no store":           {"role: worker\nbackup: {stores: []}\n", "config.yaml:2: backup.stores: none is given, so that backups would go nowhere"},
+		"store of no kind":   {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file"},
+		"two at once":        {"rol: worker\nlog: {lavel: info}\nrole: worker\n", "config.yaml:1: rol: unknown key; did you mean \"role\"?\nconfig.yaml:2: log.lavel: unknown key; did you mean \"level\"?"},
+		"default at fault":   {"role: worker\nbackup: {schedule: never}\n", "config.yaml:2: backup.schedule: "},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("config.yaml", []byte(test.text))
+			if err == nil {
+				t.Fatalf("%q is accepted", test.text)
+			}
+			got := err.Error()
+			if strings.HasSuffix(test.want, ": ") { // the rest is a library's
+				got = got[:min(len(got), len(test.want))]
+			}
+			if got != test.want {
+				t.Errorf("%q\ngot  %s\nwant %s", test.text, got, test.want)
+			}
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	got := mustPrint(t, mustParse(t, "role: control-plane\n"))
+	golden := filepath.Join("testdata", "defaults.yaml")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A section without a value is the section of a file that does not name it.
+func TestNullsKeepDefaults(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("role: worker\n")
+	for _, key := range []string{"node", "network", "preflight", "kernel", "packages", "containerd", "images", "kubeadm", "addons", "backup", "certs", "drift", "metrics", "log"} {
+		text.WriteString(key + ":\n")
+	}
+	want := mustParse(t, "role: worker\n")
+	if diff := cmp.Diff(want, mustParse(t, text.String()), same); diff != "" {
+		t.Error(diff)
+	}
+	inner := "role: worker\nnetwork: {podSubnet: null}\nbackup: {schedule: ~, stores: null, retention: {keepLast: null}}\ndrift: {interval: }\nmetrics: {listen: }\n"
+	if diff := cmp.Diff(want, mustParse(t, inner), same); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What is given takes the place of the default: a list is not laid over it, and what is empty
+// on purpose is empty.
+func TestGivenReplacesDefault(t *testing.T) {
+	cfg := mustParse(t, `
+role: control-plane
+network: {podSubnet: "10.0.0.0/16,fd00::/64"}
+kernel: {modules: [ip_vs], sysctls: [{name: net.ipv4.conf.all.rp_filter, value: "0"}]}
+backup:
+  interval: 90m
+  stores: [{file: {dir: /srv/a}}, {file: {dir: /srv/b}}]
+metrics: {listen: ""}
+addons: [/a.yaml, /b]
+`)
+	want := Default()
+	want.Role = bootstrap.ControlPlane
+	want.Network.PodSubnet = "10.0.0.0/16,fd00::/64"
+	want.Kernel.Modules = []string{"ip_vs"}
+	want.Kernel.Sysctls = []kernel.Sysctl{{Name: "net.ipv4.conf.all.rp_filter", Value: "0"}}
+	want.Backup.Interval = 90 * time.Minute
+	want.Backup.Stores = []etcdbackup.StoreConfig{{File: &etcdbackup.FileConfig{Dir: "/srv/a"}}, {File: &etcdbackup.FileConfig{Dir: "/srv/b"}}}
+	want.Metrics.Listen = ""
+	want.Addons = []string{"/a.yaml", "/b"}
+	if diff := cmp.Diff(want, cfg, same); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]etcdbackup.StoreConfig{{File: &etcdbackup.FileConfig{Dir: "/var/lib/nodeagent/backups"}}}, Default().Backup.Stores); diff != "" {
+		t.Errorf("reading a file changed the defaults: %s", diff)
+	}
+}
+
+// What is passed through is kubeadm's: case, order and types stay.
+func TestPassthroughKeepsCase(t *testing.T) {
+	cfg := mustParse(t, `
+role: control-plane
+kubeadm:
+  certSANs: [API.example.com]
+  clusterConfiguration:
+    imageRepository: registry.example.com/k8s
+    apiServer:
+      extraArgs: [{name: audit-log-maxage, value: "30"}]
+  kubeletConfiguration:
+    evictionHard: {imagefs.available: "10%"}
+    featureGates: {NodeSwap: true}
+`)
+	printed := mustPrint(t, cfg)
+	for _, want := range []string{"API.example.com", "imageRepository: registry.example.com/k8s", "extraArgs: [{name: audit-log-maxage, value: \"30\"}]", "imagefs.available: \"10%\"", "NodeSwap: true"} {
+		if !strings.Contains(printed, want) {
+			t.Errorf("%q is not in:\n%s", want, printed)
+		}
+	}
+	if diff := cmp.Diff(cfg, mustParse(t, printed), same); diff != "" {
+		t.Errorf("printed and read again: %s", diff)
+	}
+}
+
+// An alias is the value that it stands for, also inside what is passed through.
+func TestAnchors(t *testing.T) {
+	cfg := mustParse(t, `
+role: control-plane
+network: {podSubnet: &pods 10.0.0.0/16}
+kubeadm:
+  certSANs: &names [a.example.com]
+  clusterConfiguration: &extra
+    certificatesDir: /etc/kubernetes/pki
+    networking: {podSubnet: *pods, list: *names}
+  initConfiguration: *extra
+`)
+	printed := mustPrint(t, cfg)
+	if got := strings.Count(printed, "networking: {podSubnet: 10.0.0.0/16, list: [a.example.com]}"); got != 2 {
+		t.Errorf("aliases are not what they stand for:\n%s", printed)
+	}
+	if diff := cmp.Diff(cfg, mustParse(t, printed), same); diff != "" {
+		t.Errorf("printed and read again: %s\n%s", diff, printed)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if _, err := Load(filepath.Join("..", "..", "deploy", "examples", "config.yaml")); err != nil {
+		t.Errorf("the example: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	example, err := os.ReadFile(filepath.Join("..", "..", "deploy", "examples", "config.yaml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	// The example with everything in it that is commented out.
+	f.Add([]byte(strings.NewReplacer("\n#  ", "\n  ", "\n# ", "\n").Replace(string(example))))
+	for _, seed := range []string{
+		"", "role: worker", "role: etcd\nbackup: {stores: [{file: {dir: /a}}]}", "role: &a worker\nnode: {name: *a}",
+		"role: worker\nkubeadm: {clusterConfiguration: &x {a: *x}}", "role: worker\nkubeadm: &k {certSANs: [a]}\nnode: *k",
+		"role: worker\nlog: null", "!!str role: !!str worker", "role: worker\n? [a]\n: b", "role: worker\n? {a: b}\n: c",
+		"role: worker\nkubeadm: {initConfiguration: {skipPhases: [addon], 1: 2, null: x, <<: {a: b}}}",
+		"role: worker\nkubeadm: {initConfiguration: {a: 1, A: 2, a: 3}}",
+		"role: worker\ndrift: {interval: 1h30m}\nbackup: {schedule: '@daily'}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := Parse("f", data)
+		if err != nil {
+			return
+		}
+		printed := mustPrint(t, cfg)
+		again, err := Parse("f", []byte(printed))
+		if err != nil {
+			t.Fatalf("accepted, printed and refused: %v\n%s\nwhich was\n%s", err, printed, data)
+		}
+		if diff := cmp.Diff(cfg, again, same); diff != "" {
+			t.Fatalf("printed and read again: %s", diff)
+		}
+	})
+}

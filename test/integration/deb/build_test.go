@@ -1,0 +1,76 @@
+//go:build integration
+
+package deb_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/nodeagent/nodeagent/test/lab"
+)
+
+// The package as it is, and a later one. Nothing differs but the version.
+const (
+	oldVersion = "0.0.1~old"
+	newVersion = "0.0.2~new"
+)
+
+// build is what the tests share: two packages and a root file system.
+type build struct{ old, new, rootfs string }
+
+const buildTimeout = 15 * time.Minute
+
+func buildAll(t *testing.T) build {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
+	defer cancel()
+	rootfs, err := lab.Rootfs(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkout, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return build{
+		old:    pack(t, ctx, checkout, oldVersion),
+		new:    pack(t, ctx, checkout, newVersion),
+		rootfs: filepath.Join(rootfs, "rootfs"),
+	}
+}
+
+// pack builds the program and its package as `make package` does, for this machine.
+func pack(t *testing.T, ctx context.Context, checkout, version string) (deb string) {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "nodeagent")
+	run(t, ctx, checkout, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", program, "./cmd/nodeagent")
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		script := run(t, ctx, checkout, program, "completion", shell)
+		if err := os.WriteFile(filepath.Join(dir, "nodeagent."+shell), script, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, ctx, filepath.Join(checkout, "packaging"), "go", "run", ".", "-version", version, "-arch", runtime.GOARCH,
+		"-binary", program, "-generated", dir, "-time", "1790000000", "-out", dir)
+	return filepath.Join(dir, "nodeagent_"+version+"_"+runtime.GOARCH+".deb")
+}
+
+func run(t *testing.T, ctx context.Context, dir, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("run %s %v: %v\n%s", name, args, err, out)
+	}
+	return out
+}
