@@ -80,6 +80,20 @@ func TestUnescapeOctal(t *testing.T) {
 	}
 }
 
+// As systemd-fstab-generator 252 says what it makes a unit of.
+func TestSwapPath(t *testing.T) {
+	for spec, want := range map[string]string{
+		"UUID=0A1b-22": "/dev/disk/by-uuid/0A1b-22", "PARTUUID=ABCD-01": "/dev/disk/by-partuuid/ABCD-01", "LABEL=my swap": `/dev/disk/by-label/my\x20swap`,
+		`LABEL="my swap"`: `/dev/disk/by-label/my\x20swap`, "LABEL='s'": "/dev/disk/by-label/s", `LABEL="`: `/dev/disk/by-label/\x22`, "LABEL=é+x": "/dev/disk/by-label/é+x",
+		"PARTLABEL=a/b\\c": `/dev/disk/by-partlabel/a\x2fb\x5cc`, "LABEL=\xff": `/dev/disk/by-label/\xff`, "/swap file": "/swap file", "/dev/vdb1": "/dev/vdb1",
+		"swap": "", "ID=x": "", "none": "", "": "",
+	} {
+		if have := swapPath(spec); have != want {
+			t.Errorf("%s: %s, want %s", spec, have, want)
+		}
+	}
+}
+
 func FuzzFstab(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n", "/dev/vdb1 none swap sw 0 0", "a b swap\r\n#c\n\n x y swap \n", swapOff + "a b swap\n", `\040 \ swap \`, "a\tb\tsw\\141p\n",
