@@ -25,7 +25,8 @@ func TestApply(t *testing.T) {
 				t.Fatalf("apply has done next to nothing: %q", after.Differences(before))
 			}
 			for path, was := range before {
-				if is := after[path]; is.Mode != was.Mode || is.UID != was.UID || is.GID != was.GID {
+				is, stays := after[path]
+				if stays && (is.Mode != was.Mode || is.UID != was.UID || is.GID != was.GID) {
 					t.Errorf("%s was %s and is %s", path, was, is)
 				}
 			}
