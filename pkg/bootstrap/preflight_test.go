@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,9 @@ func goodMachine(t *testing.T) *host.Host {
 	put(t, h, "/proc/meminfo", "MemTotal:        4029268 kB\nMemFree:          100000 kB\n", 0o444)
 	put(t, h, "/proc/net/tcp", tcpHeader, 0o444)
 	put(t, h, "/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444)
+	put(t, h, "/proc/sys/kernel/osrelease", "6.1.0-18-cloud-amd64\n", 0o444)
+	put(t, h, "/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n", 0o644)
+	put(t, h, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
 	for _, name := range []string{"containerd", "ctr", "kubeadm", "kubelet", "kubectl"} {
 		put(t, h, "/usr/bin/"+name, "", 0o755)
 	}
@@ -61,6 +65,12 @@ func remove(t *testing.T, h *host.Host, path string) {
 	if err := os.RemoveAll(filepath.Join(h.Root, path)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func asUser(euid int) PreflightDeps {
+	deps := goodDeps()
+	deps.EUID = euid
+	return deps
 }
 
 func TestPreflight(t *testing.T) {
@@ -116,7 +126,7 @@ func TestPreflight(t *testing.T) {
 			if test.arrange != nil {
 				test.arrange(t, h)
 			}
-			changes, err := Preflight(h, test.role, nil, test.euid).Check(t.Context())
+			changes, err := Preflight(h, test.role, nil, asUser(test.euid)).Check(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,11 +144,11 @@ func TestPreflight(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
 			// What is ignored is a finding, and stops nothing.
-			results, err := step.Apply(t.Context(), []step.Step{Preflight(h, test.role, names, test.euid)}, nil)
+			results, err := step.Apply(t.Context(), []step.Step{Preflight(h, test.role, names, asUser(test.euid))}, nil)
 			if err != nil || results[0].Outcome != step.Clean || len(results[0].Findings()) != len(names) {
 				t.Errorf("ignored: %+v, %v", results, err)
 			}
-			if _, err := step.Apply(t.Context(), []step.Step{Preflight(h, test.role, []string{"Port-1"}, test.euid)}, nil); (err != nil) != (test.want != "") {
+			if _, err := step.Apply(t.Context(), []step.Step{Preflight(h, test.role, []string{"Port-1"}, asUser(test.euid))}, nil); (err != nil) != (test.want != "") {
 				t.Errorf("with another check ignored: %v", err)
 			}
 		})
@@ -149,24 +159,28 @@ func TestPreflightCannotTell(t *testing.T) {
 	for path, want := range map[string]string{"/proc/cpuinfo": "count CPUs", "/proc/meminfo": "read memory"} {
 		h := goodMachine(t)
 		remove(t, h, path)
-		_, err := Preflight(h, ControlPlane, nil, 0).Check(t.Context())
+		_, err := Preflight(h, ControlPlane, nil, asUser(0)).Check(t.Context())
 		wantError(t, err, want)
 	}
 	h := goodMachine(t)
 	put(t, h, "/proc/meminfo", "MemFree: 1 kB\n", 0o444)
-	_, err := Preflight(h, ControlPlane, nil, 0).Check(t.Context())
+	_, err := Preflight(h, ControlPlane, nil, asUser(0)).Check(t.Context())
 	wantError(t, err, "no MemTotal")
 	h.Offline = true
-	if _, err := Preflight(h, ControlPlane, nil, 0).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
+	if _, err := Preflight(h, ControlPlane, nil, asUser(0)).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
 		t.Errorf("offline: %v", err)
 	}
 }
 
 // The real machine that this test runs on can be read.
 func TestPreflightReal(t *testing.T) {
-	p := preflight{host: &host.Host{Root: "/"}, role: ControlPlane}
-	for _, check := range []func() ([]step.Change, error){p.cpus, p.memory, p.ports} {
-		if _, err := check(); err != nil {
+	deps := asUser(0)
+	deps.Free = freeSpace
+	p := preflight{PreflightDeps: deps, host: &host.Host{Root: "/"}, role: ControlPlane}
+	for _, check := range []func(context.Context) ([]step.Change, error){
+		p.cpus, p.memory, p.ports, p.kernel, p.os, p.identity, p.disk, p.runtimes, p.leftovers, p.security,
+	} {
+		if _, err := check(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
