@@ -54,8 +54,9 @@ func applyAgain(ctx context.Context, t *testing.T, v *vm.VM) {
 }
 
 func planShows(ctx context.Context, t *testing.T, v *vm.VM) {
-	v.MustRun(ctx, t, "nodeagent plan >/dev/null; sysctl -qw net.ipv4.ip_forward=0")
-	defer v.MustRun(ctx, t, "sysctl -qw net.ipv4.ip_forward=1")
+	// The daemon would mend it meanwhile.
+	v.MustRun(ctx, t, "nodeagent plan >/dev/null; systemctl stop nodeagent; sysctl -qw net.ipv4.ip_forward=0")
+	defer v.MustRun(ctx, t, "systemctl start nodeagent")
 	r, err := v.Run(ctx, "nodeagent plan")
 	if err != nil || r.Code != 2 {
 		t.Fatalf("plan: %v %v", r, err)
@@ -68,6 +69,18 @@ func planShows(ctx context.Context, t *testing.T, v *vm.VM) {
 	if lines := strings.Count(r.Stdout, "\n"); lines > 8 {
 		t.Errorf("one difference takes %d lines:\n%s", lines, r.Stdout)
 	}
+}
+
+// driftIsMended: planShows has left a difference that disturbs nothing, and one that the
+// daemon must not touch is added.
+func driftIsMended(ctx context.Context, t *testing.T, v *vm.VM) {
+	v.MustRun(ctx, t, "cp -p /etc/containerd/config.toml /root/; sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' /etc/containerd/config.toml")
+	defer v.MustRun(ctx, t, "cp -p /root/config.toml /etc/containerd/config.toml")
+	v.Eventually(ctx, t, 4*time.Minute, `
+		[ "$(sysctl -n net.ipv4.ip_forward)" = 1 ]
+		`+scrape+` | grep -Fx >/dev/null 'nodeagent_drift_corrections_total{step="kernel/sysctl"} 1'
+		`+scrape+` | grep -Fx >/dev/null 'nodeagent_step_clean{step="containerd"} 0'`)
+	v.MustRun(ctx, t, `journalctl -u nodeagent | grep -q 'drift mended.*net.ipv4.ip_forward'; grep -q 'SystemdCgroup = false' /etc/containerd/config.toml`)
 }
 
 func reboots(ctx context.Context, t *testing.T, v *vm.VM) {

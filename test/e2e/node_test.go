@@ -52,6 +52,7 @@ func TestFreshNode(t *testing.T) {
 		{"metrics", 2 * time.Minute, metricsAreGood, false},
 		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
 		{"plan shows a difference", 3 * time.Minute, planShows, false},
+		{"drift is mended", 5 * time.Minute, driftIsMended, false},
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
 		{"killed after kubeadm init, and rebooted", 12 * time.Minute, killed, false},
