@@ -263,3 +263,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A list that is given is not laid over the default one, whatever that is.
+func TestListIsReplaced(t *testing.T) {
+	cfg := Config{Addons: []string{"/default-1", "/default-2"}, Kernel: kernel.Config{Sysctls: []kernel.Sysctl{{Name: "a.b", Value: "1"}}}}
+	if err := decode([]byte("addons: [/given]\nkernel: {sysctls: [{name: c.d}]}\n"), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	want := Config{Addons: []string{"/given"}, Kernel: kernel.Config{Sysctls: []kernel.Sysctl{{Name: "c.d"}}}}
+	if diff := cmp.Diff(want, cfg, same); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -17,7 +17,9 @@ import (
 )
 
 const (
+	// commandTimeout and waitTimeout are far more than it takes, for a busy machine.
 	commandTimeout = 30 * time.Second
+	waitTimeout    = time.Minute
 	stopTimeout    = 15 * time.Second
 	pollInterval   = 200 * time.Millisecond
 )
@@ -142,7 +144,7 @@ func (d *daemon) stop() error {
 
 // wait polls until ready returns true.
 func (d *daemon) wait(ctx context.Context, what string, ready func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
 	for {
 		ok, err := ready(ctx)

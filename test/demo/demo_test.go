@@ -62,7 +62,7 @@ func TestDemo(t *testing.T) {
 	t.Run("to its end", func(t *testing.T) {
 		t.Parallel()
 		var out output
-		if code := run(t.Context(), []string{"-nodeagent", binary}, "12", &out); code != 0 {
+		if code := run(t.Context(), []string{"-nodeagent", binary}, "8", &out); code != 0 {
 			t.Fatalf("exit code %d:\n%s", code, out.String())
 		}
 		for _, want := range []string{
