@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -120,9 +121,7 @@ func tree(t *testing.T, layers ...map[string]string) string {
 	t.Helper()
 	all := map[string]string{}
 	for _, files := range layers {
-		for path, data := range files {
-			all[path] = data
-		}
+		maps.Copy(all, files)
 	}
 	root := t.TempDir()
 	for path, data := range all {
