@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/step"
 	"github.com/nodeagent/nodeagent/pkg/systemd"
 )
 
@@ -164,6 +165,44 @@ func TestSysctlFilesAreInSystemdsOrder(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, have); diff != "" || len(have) < 8 {
 		t.Errorf("order (- systemd's, + ours):\n%s", diff)
+	}
+}
+
+// A container has the machine's kernel, and may set only what is of its own network.
+func TestStepsInARealContainer(t *testing.T) {
+	h := host.New("/")
+	t.Cleanup(func() {
+		for _, path := range []string{modulesPath, sysctlFile} {
+			if err := os.Remove(path); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	modules, sysctls := Modules(h, false, nil), Sysctls(h, true, nil)
+	for _, s := range []step.Step{modules, sysctls} {
+		before, err := s.Check(t.Context())
+		if err != nil || len(before) == 0 {
+			t.Fatalf("%s: %v, %v", s.Name, before, err)
+		}
+		apply(t, s)
+		after, err := s.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range after {
+			t.Log(c)
+			if !c.Manual || !strings.Contains(c.Have, ", read-only") {
+				t.Errorf("%s still finds %v", s.Name, c)
+			}
+		}
+		if s.Name == sysctls.Name && len(after) == 0 {
+			t.Error("the container set the machine's sysctls")
+		}
+	}
+	for path, want := range map[string]string{"net/ipv4/ip_forward": "1\n", "net/ipv6/conf/all/forwarding": "1\n"} {
+		if have := read(t, h, procSys+path); have != want {
+			t.Errorf("%s is %q, want %q", path, have, want)
+		}
 	}
 }
 

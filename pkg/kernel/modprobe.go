@@ -72,7 +72,7 @@ func modprobeLines(data []byte) []modprobeLine {
 // modprobe.blacklist, which is kmod's.
 func cmdlineBans(cmdline, module string) []moduleBan {
 	var out []moduleBan
-	for _, word := range strings.Fields(cmdline) {
+	for word := range strings.FieldsSeq(cmdline) {
 		key, names, _ := strings.Cut(word, "=")
 		kernels := underscored(key) == "module_blacklist"
 		if !kernels && key != "modprobe.blacklist" {

@@ -141,7 +141,8 @@ func (m modules) load(ctx context.Context, k kernelModules, name string) error {
 	return fmt.Errorf("%w: %s", failed, m.remedy(k))
 }
 
-// bans are what hinders a module. One that is built in needs no loading.
+// bans are what hinders a module, or one that its name stands for. One that is built in needs
+// no loading.
 func (m modules) bans(k kernelModules, name string) ([]moduleBan, error) {
 	if slices.Contains(k.builtin, underscored(name)) {
 		return nil, nil
@@ -150,13 +151,16 @@ func (m modules) bans(k kernelModules, name string) ([]moduleBan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read modprobe.d: %w", err)
 	}
-	bans := modprobeBans(files, name)
-	if m.h.Offline {
-		return bans, nil
+	var cmdline []byte
+	if !m.h.Offline {
+		cmdline, err = m.h.ReadFile("/proc/cmdline")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read kernel command line: %w", err)
+		}
 	}
-	cmdline, err := m.h.ReadFile("/proc/cmdline")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read kernel command line: %w", err)
+	var bans []moduleBan
+	for _, n := range append([]string{name}, k.alias[underscored(name)]...) {
+		bans = append(append(bans, modprobeBans(files, n)...), cmdlineBans(string(cmdline), n)...)
 	}
-	return append(bans, cmdlineBans(string(cmdline), name)...), nil
+	return bans, nil
 }

@@ -18,6 +18,7 @@ type kernelModules struct {
 	builtin []string            // part of the kernel itself
 	files   []string            // that can be loaded
 	alias   map[string][]string // another name of modules → theirs
+	systems []string            // the file systems that it knows, most of them named as their modules
 }
 
 func (m modules) kernel() (k kernelModules, err error) {
@@ -45,6 +46,11 @@ func (m modules) kernel() (k kernelModules, err error) {
 	if slices.ContainsFunc(m.names, func(name string) bool { return !k.onDisk(name) }) {
 		k.alias = parseAliases(list("modules.alias"))
 	}
+	systems, readErr := m.h.ReadFile("/proc/filesystems")
+	if readErr != nil && !errors.Is(readErr, fs.ErrNotExist) {
+		err = errors.Join(err, fmt.Errorf("list file systems: %w", readErr))
+	}
+	k.systems = strings.Fields(string(systems))
 	return k, err
 }
 
@@ -83,8 +89,8 @@ func parseAliases(data []byte) map[string][]string {
 }
 
 // moduleShows is what shows that a kernel has a module where /sys/module does not: a built-in
-// one without parameters leaves nothing there, and a kernel made without modules has no list
-// of those built in.
+// one without parameters leaves nothing there, a kernel made without modules has no list of
+// those built in, and a container may have no /sys/module at all.
 var moduleShows = map[string]string{
 	"br_netfilter": procSys + "net/bridge/bridge-nf-call-iptables",
 	"nf_conntrack": procSys + "net/netfilter/nf_conntrack_max",
@@ -97,7 +103,7 @@ func (m modules) has(k kernelModules, name string) (bool, error) {
 		return false, nil
 	}
 	for _, n := range append([]string{underscored(name)}, k.alias[underscored(name)]...) {
-		if slices.Contains(k.builtin, n) {
+		if slices.Contains(k.builtin, n) || slices.Contains(k.systems, n) {
 			return true, nil
 		}
 		there, err := m.h.Exists("/sys/module/" + n)

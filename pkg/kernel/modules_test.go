@@ -93,7 +93,7 @@ func TestModulesConvergesInAnImage(t *testing.T) {
 // Such a kernel has neither directories nor lists of modules.
 func TestModulesOfAKernelMadeWithoutAny(t *testing.T) {
 	h := machine(t, freshSysctls(map[string]string{
-		"/proc/sys/kernel/osrelease": "6.18.1-custom\n", "/sys/module/overlay/parameters/x": "N",
+		"/proc/sys/kernel/osrelease": "6.18.1-custom\n", "/proc/filesystems": "nodev\tproc\n\text4\nnodev\toverlay\n",
 		"/proc/sys/net/netfilter/nf_conntrack_max": "262144\n", "/proc/net/ip_vs": "IP Virtual Server\n",
 	}))
 	s := Modules(h, false, []string{"ip_vs"})
@@ -222,6 +222,14 @@ func TestModulesThatAreHindered(t *testing.T) {
 		s := Modules(h, false, []string{"odd-name"})
 		steptest.Converges(t, h, s)
 		wantChanges(t, s)
+	})
+	t.Run("under another name", func(t *testing.T) {
+		h := machine(t, debianModules("6.1.0-9", map[string]string{"/etc/modprobe.d/x.conf": "\nblacklist nf-conntrack\n"}))
+		modprobes(t, h, "overlay", "br_netfilter", "nf_conntrack")
+		s := Modules(h, false, []string{"ip-conntrack"})
+		steptest.Converges(t, h, s)
+		const by = ` at boot: "hindered by \"blacklist nf-conntrack\" in /etc/modprobe.d/x.conf line 2" → "remove that"`
+		wantChanges(t, s, "!module nf_conntrack"+by, "!module ip-conntrack"+by)
 	})
 	t.Run("hidden by its namesake", func(t *testing.T) {
 		h := machine(t, debianModules("6.1.0-9", map[string]string{

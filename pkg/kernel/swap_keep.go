@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,20 +101,26 @@ func failSwapOnFlag(h *host.Host) (string, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		for line := range strings.Lines(string(data)) {
-			if line = strings.TrimSpace(line); strings.HasPrefix(line, "#") {
-				continue
-			}
-			for _, word := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'", r) }) {
-				_, flag, is := strings.Cut(word, "--fail-swap-on")
-				if is {
-					value = strings.TrimPrefix(flag, "=")
-				}
-				if is && flag == "" {
-					value = "true"
-				}
+		value = cmp.Or(parseFailSwapOn(string(data)), value)
+	}
+	return value, nil
+}
+
+// parseFailSwapOn reads the flag from a file of environment variables. The last one holds.
+func parseFailSwapOn(env string) (value string) {
+	for line := range strings.Lines(env) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		for word := range strings.FieldsFuncSeq(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'", r) }) {
+			_, flag, is := strings.Cut(word, "--fail-swap-on")
+			switch {
+			case is && flag == "":
+				value = "true"
+			case is && flag[0] == '=':
+				value = flag[1:]
 			}
 		}
 	}
-	return value, nil
+	return value
 }

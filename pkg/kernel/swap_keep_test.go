@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"maps"
 	"testing"
 )
 
@@ -32,9 +33,7 @@ func TestKeepSwap(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/proc/swaps": onePartition, "/etc/fstab": "/dev/vdb1 none swap sw 0 0\n"}
-			for path, text := range test.files {
-				files[path] = text
-			}
+			maps.Copy(files, test.files)
 			h := machine(t, files)
 			s := KeepSwap(h, true, test.planned)
 			wantChanges(t, s, test.want...)

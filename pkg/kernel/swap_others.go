@@ -153,24 +153,30 @@ const waagentConf = "/etc/waagent.conf"
 // waagent finds the switch that has Azure's agent make a swap file on the resource disk.
 func (s swap) waagent() ([]step.Change, error) {
 	data, err := s.optional(waagentConf)
-	if err != nil {
+	line := waagentSwap(data)
+	if err != nil || line == 0 {
 		return nil, err
 	}
-	var changes []step.Change
+	const want = "ResourceDisk.EnableSwap=n: the agent makes that swap at each boot"
+	return []step.Change{makesSwap(waagentConf, line, "ResourceDisk.EnableSwap=y", want)}, nil
+}
+
+// waagentSwap is the line that turns the switch on, 0 where none does. The last line holds.
+func waagentSwap(data []byte) (line int) {
 	number := 0
-	for line := range strings.Lines(string(data)) {
+	for text := range strings.Lines(string(data)) {
 		number++
-		key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
+		key, value, _ := strings.Cut(strings.TrimRight(text, "\r\n"), "=")
 		if strings.TrimSpace(key) != "ResourceDisk.EnableSwap" {
 			continue
 		}
-		changes = nil // the last one holds
 		value, _, _ = strings.Cut(value, "#")
+		line = 0
 		if strings.EqualFold(strings.Trim(value, "\" \t"), "y") {
-			changes = []step.Change{makesSwap(waagentConf, number, "ResourceDisk.EnableSwap=y", "ResourceDisk.EnableSwap=n: the agent makes that swap at each boot")}
+			line = number
 		}
 	}
-	return changes, nil
+	return line
 }
 
 // scripts finds lines that run swapon in the units and the script that an administrator has
@@ -195,9 +201,7 @@ func (s swap) scripts() ([]step.Change, error) {
 		number := 0
 		for line := range strings.Lines(string(data)) {
 			number++
-			word := func(w string) bool { return filepath.Base(strings.Trim(w, `"';&|`)) == "swapon" }
-			line = strings.TrimSpace(line)
-			if line != "" && line[0] != '#' && slices.ContainsFunc(strings.FieldsFunc(line, apart), word) {
+			if line = strings.TrimSpace(line); runsSwapon(line) {
 				changes = append(changes, makesSwap(path, number, line, "removed: it brings swap back at boot"))
 			}
 		}
@@ -205,4 +209,11 @@ func (s swap) scripts() ([]step.Change, error) {
 	return changes, nil
 }
 
-func apart(r rune) bool { return r == ' ' || r == '\t' || r == '=' }
+// runsSwapon says whether a line of a shell script or of a unit names the program.
+func runsSwapon(line string) bool {
+	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
+		return false
+	}
+	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t=\"';&|(){}`$", r) })
+	return slices.ContainsFunc(words, func(word string) bool { return filepath.Base(word) == "swapon" })
+}

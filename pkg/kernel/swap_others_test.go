@@ -50,7 +50,7 @@ func TestSwapThatOthersMake(t *testing.T) {
 		"scripts": {map[string]string{
 			"/etc/rc.local":                         "#!/bin/sh\n# swapon /a\nmkswap /a && swapon /a\nexit 0\n",
 			"/etc/systemd/system/mine.service":      "[Service]\nExecStartPre=-/sbin/swapon /b\nExecStop=/sbin/swapoff /b\nEnvironment=myswapon\n",
-			"/etc/systemd/system/shell.service":     "[Service]\nExecStart=/bin/sh -c 'swapon /c'\n",
+			"/etc/systemd/system/shell.service":     "[Service]\nExecStart=/bin/sh -c 'swapon /c'\n; swapon /d\n",
 			"/etc/systemd/system/linked.service":    "-> /dev/null",
 			"/etc/systemd/system/mine.service.d":    "dir",
 			"/etc/systemd/system/dir.service":       "dir",

@@ -183,7 +183,10 @@ func masks(h *host.Host, path string) (bool, error) {
 		return info.Mode().IsRegular() && info.Size() == 0, nil
 	}
 	target, err := h.Readlink(path)
-	return target == "/dev/null", err
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(path), target)
+	}
+	return filepath.Clean(target) == "/dev/null", err
 }
 
 // links are those that have units started at boot, by unit.

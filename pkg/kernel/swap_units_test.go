@@ -23,6 +23,7 @@ func TestSwapUnitsThatCannotBeMaskedAreDisabled(t *testing.T) {
 		"/etc/systemd/system/dev-vdb1.swap":                   text,
 		`/etc/systemd/system/opt-x.swap`:                      "-> /opt/units/data.swap",
 		"/etc/systemd/system/empty.swap":                      "",
+		"/etc/systemd/system/relative.swap":                   "-> ../../../dev//null",
 		"/etc/systemd/system/other.service":                   "[Service]\n",
 		"/etc/systemd/system/swap.target.wants/dev-vdb1.swap": "-> ../dev-vdb1.swap",
 		"/etc/systemd/system/a.target.requires/dev-vdb1.swap": "-> /etc/systemd/system/dev-vdb1.swap",

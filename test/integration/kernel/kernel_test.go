@@ -22,7 +22,9 @@ const (
 )
 
 // tests are those that need the container; the others run anywhere.
-var tests = []string{"TestSysctlsAreAsTheProgramsSetThem", "TestSysctlFilesAreInSystemdsOrder", "TestSwapUnitsOnARealSystemd"}
+var tests = []string{
+	"TestSysctlsAreAsTheProgramsSetThem", "TestSysctlFilesAreInSystemdsOrder", "TestStepsInARealContainer", "TestSwapUnitsOnARealSystemd",
+}
 
 func TestInContainer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
