@@ -297,7 +297,7 @@ func TestDaemonAdopts(t *testing.T) {
 		`nodeagent_step_clean{step="kernel/modules"} 0`, `nodeagent_step_changes{step="kernel/modules"} 1`)
 	p.waitPage(t, "/", "adopted", "/etc/kubernetes/pki/apiserver.crt")
 	until(t, "the drift to be told", func() bool {
-		return strings.Contains(p.output(), `msg="drift: the host differs from its configuration" step=kernel/modules`)
+		return strings.Contains(p.output(), `msg="drift: the host differs from its configuration" what="kernel/modules: `)
 	})
 	for _, path := range []string{"/etc/modules-load.d", "/var/lib/nodeagent/bootstrapping", "/var/lib/nodeagent/bootstrapped"} {
 		if there, err := p.Exists(path); err != nil || there {

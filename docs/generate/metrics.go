@@ -22,6 +22,8 @@ type metric struct {
 func metricList() ([]metric, error) {
 	m := metrics.New("", "")
 	m.Step("step", true, 0, 0, 0, time.Time{})
+	m.DriftCorrected("step")
+	m.DriftFlapping("step", 0)
 	m.JobKnown("job", time.Time{}, time.Time{})
 	m.JobNext("job", time.Time{})
 	m.Certificates([]metrics.Certificate{{}}, []string{""})
