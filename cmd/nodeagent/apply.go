@@ -110,7 +110,11 @@ func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observ
 		return results, err
 	}
 	if marks {
-		return results, agent.CompleteBootstrap(m.host)
+		wanted, err := m.wanted()
+		if err != nil {
+			return results, err
+		}
+		return results, agent.CompleteBootstrap(m.host, wanted)
 	}
 	return results, nil
 }

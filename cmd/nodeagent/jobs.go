@@ -190,14 +190,23 @@ func (s *session) lookForDrift(ctx context.Context) error {
 	return s.reportDrift(d)
 }
 
-// mendable says which steps drift may apply: none where it only reports, and none on a host
-// that somebody else has made, until a person has run apply.
+// mendable says which steps drift may apply: none where it only reports, none on a host that
+// somebody else has made, and none once the configuration or the agent is another than the one
+// that was applied: what a person has not applied is not drift.
 func (s *session) mendable() (func(name string) bool, error) {
 	standing, err := agent.StandingOf(s.host, bootstrap.MemberFiles)
 	if err != nil {
 		return nil, err
 	}
-	if s.machine.cfg.Drift.Mode != "mend" || standing != agent.Bootstrapped {
+	applied, err := agent.Applied(s.host)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := s.machine.wanted()
+	if err != nil {
+		return nil, err
+	}
+	if s.machine.cfg.Drift.Mode != "mend" || standing != agent.Bootstrapped || applied != wanted {
 		return func(string) bool { return false }, nil
 	}
 	return bootstrap.Harmless, nil

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/config"
@@ -49,6 +52,16 @@ func stepsConfig(c config.Config) bootstrap.Config {
 		Role: c.Role, Node: c.Node, Network: c.Network, Preflight: c.Preflight, Kernel: c.Kernel,
 		Packages: c.Packages, Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons,
 	}
+}
+
+// wanted is a fingerprint of what the steps are to make of the host: this agent's version and
+// the configuration, defaults included, as far as the steps are concerned.
+func (m *machine) wanted() (string, error) {
+	data, err := yaml.Marshal(stepsConfig(m.cfg))
+	if err != nil {
+		return "", fmt.Errorf("fingerprint configuration: %w", err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(append([]byte(thisBuild().Version+"\n"), data...))), nil
 }
 
 func (m *machine) nodeName() string { return stepsConfig(m.cfg).NodeName(m.hostname) }

@@ -47,7 +47,7 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("read mark: %w", err)
 		}
-		if err == nil && strings.TrimSpace(string(data)) == id {
+		if first, _, _ := strings.Cut(string(data), "\n"); err == nil && strings.TrimSpace(first) == id {
 			return m.standing, nil
 		}
 	}
@@ -99,19 +99,34 @@ func BeginBootstrap(h *host.Host) error {
 	return h.WriteFile(bootstrappingMark, []byte(id+"\n"), 0o600)
 }
 
-// CompleteBootstrap says that every step has been applied here.
-func CompleteBootstrap(h *host.Host) error {
-	there, err := h.Exists(bootstrappingMark)
+// CompleteBootstrap says that every step has been applied here. applied is a fingerprint of
+// what was applied: see Applied. The mark of the beginning goes last; with both there the host
+// is complete.
+func CompleteBootstrap(h *host.Host, applied string) error {
+	id, err := machineID(h)
 	if err != nil {
+		return err
+	}
+	if err := h.MkdirAll(stateDir, 0o700); err != nil {
 		return fmt.Errorf("mark bootstrap complete: %w", err)
 	}
-	if !there {
-		if err := BeginBootstrap(h); err != nil {
-			return err
-		}
-	}
-	if err := h.Rename(bootstrappingMark, bootstrappedMark); err != nil {
+	if err := h.WriteFile(bootstrappedMark, []byte(id+"\n"+applied+"\n"), 0o600); err != nil {
 		return fmt.Errorf("mark bootstrap complete: %w", err)
 	}
-	return nil
+	return h.Remove(bootstrappingMark)
+}
+
+// Applied is the fingerprint of what was last applied to the end, "" when that is not known.
+// A configuration or an agent that is newer wants other things, and those are for a person to
+// apply: drift mends only what differs from what was applied.
+func Applied(h *host.Host) (string, error) {
+	data, err := h.ReadFile(bootstrappedMark)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read mark: %w", err)
+	}
+	_, applied, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSpace(applied), nil
 }

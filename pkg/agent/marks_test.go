@@ -100,7 +100,7 @@ func TestMarksLife(t *testing.T) {
 		standing(Bootstrapping)
 	}
 	for range 2 {
-		if err := CompleteBootstrap(h); err != nil {
+		if err := CompleteBootstrap(h, "applied"); err != nil {
 			t.Fatal(err)
 		}
 		standing(Bootstrapped)
@@ -120,10 +120,38 @@ func TestNoMarkWithoutMachineID(t *testing.T) {
 	if err := BeginBootstrap(h); err == nil {
 		t.Error("begun without a machine-id")
 	}
-	if err := CompleteBootstrap(h); err == nil {
+	if err := CompleteBootstrap(h, "applied"); err == nil {
 		t.Error("completed without a machine-id")
 	}
 	if there, err := h.Exists(stateDir); err != nil || there {
 		t.Errorf("something was written: %v, %v", there, err)
+	}
+}
+
+// What was applied is remembered with the mark, and does not change whose mark it is.
+func TestApplied(t *testing.T) {
+	h := &host.Host{Root: t.TempDir()}
+	if err := h.WriteFile("/etc/machine-id", []byte("0123456789abcdef0123456789abcdef\n"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Applied(h); err != nil || got != "" {
+		t.Errorf("before: %q, %v", got, err)
+	}
+	for _, want := range []string{"one", "two"} {
+		if err := BeginBootstrap(h); err != nil {
+			t.Fatal(err)
+		}
+		if err := CompleteBootstrap(h, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Applied(h); err != nil || got != want {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+		if standing, err := StandingOf(h, nil); err != nil || standing != Bootstrapped {
+			t.Errorf("standing %q, %v", standing, err)
+		}
+	}
+	if there, err := h.Exists(bootstrappingMark); err != nil || there {
+		t.Errorf("the mark of the beginning is there: %v, %v", there, err)
 	}
 }
