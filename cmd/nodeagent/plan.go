@@ -106,14 +106,20 @@ func planError(results []step.Result) error {
 
 func writePlan(w io.Writer, results []step.Result) error {
 	var b strings.Builder
-	changes := 0
+	changes, failed := 0, 0
 	for _, r := range results {
 		changes += len(r.Pending())
+		if r.Outcome == step.Failed {
+			failed++
+		}
 		writeResult(&b, r)
 	}
-	if changes == 0 {
+	switch {
+	case failed > 0:
+		fmt.Fprintf(&b, "%d changes; %d of %d steps cannot be checked\n", changes, failed, len(results))
+	case changes == 0:
 		fmt.Fprintf(&b, "%d steps checked, nothing to change\n", len(results))
-	} else {
+	default:
 		fmt.Fprintf(&b, "%d changes; `nodeagent apply` makes them\n", changes)
 	}
 	_, err := io.WriteString(w, b.String())

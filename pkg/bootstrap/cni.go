@@ -156,6 +156,9 @@ func needPlugins(h *host.Host) error {
 		if there, err = h.Exists(filepath.Join(debianCNIDir, name)); err != nil {
 			return err
 		}
+		if !there && h.Offline {
+			return step.Blocked{On: step.Boot} // a package that is not in the image may bring it
+		}
 		if !there {
 			return fmt.Errorf("find CNI plugin %s in %s: %w; install containernetworking-plugins or kubernetes-cni", name, cniBinDir, fs.ErrNotExist)
 		}

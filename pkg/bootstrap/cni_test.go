@@ -117,7 +117,14 @@ func TestBridgeBehindAnotherNetwork(t *testing.T) {
 }
 
 func TestBridgeNeedsPlugins(t *testing.T) {
-	_, err := Bridge(cniHost(t, "/nowhere"), "10.244.0.0/16").Check(t.Context())
+	h := cniHost(t, "/nowhere")
+	h.Offline = true // an image: a package may yet bring them
+	_, err := Bridge(h, "10.244.0.0/16").Check(t.Context())
+	if !errors.Is(err, step.Blocked{On: step.Boot}) {
+		t.Errorf("nowhere in an image: %v", err)
+	}
+	h.Offline = false
+	_, err = Bridge(h, "10.244.0.0/16").Check(t.Context())
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "install containernetworking-plugins") {
 		t.Errorf("nowhere: %v", err)
 	}

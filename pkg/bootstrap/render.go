@@ -118,7 +118,8 @@ func RenderKubeadm(c Cluster) ([]byte, error) {
 	return out.Bytes(), enc.Close()
 }
 
-// merge lays one mapping over another: mappings merge, everything else is replaced.
+// merge lays one mapping over another: mappings merge, lists of arguments merge by the
+// argument's name, everything else is replaced.
 func merge(into, over *yaml.Node) {
 	if over == nil {
 		return
@@ -131,10 +132,45 @@ func merge(into, over *yaml.Node) {
 			into.Content = append(into.Content, key, value)
 		case into.Content[at].Kind == yaml.MappingNode && value.Kind == yaml.MappingNode:
 			merge(into.Content[at], value)
+		case isArguments(into.Content[at]) && isArguments(value):
+			into.Content[at] = mergeArguments(into.Content[at], value)
 		default:
 			into.Content[at] = value
 		}
 	}
+}
+
+// isArguments says whether a list is one of extraArgs: mappings that have a name.
+func isArguments(list *yaml.Node) bool {
+	if list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(list.Content, func(item *yaml.Node) bool { return argument(item) == "" })
+}
+
+// argument is the name of one of extraArgs, or "".
+func argument(item *yaml.Node) string {
+	if item.Kind != yaml.MappingNode {
+		return ""
+	}
+	if at := indexOf(item, "name"); at >= 0 {
+		return item.Content[at].Value
+	}
+	return ""
+}
+
+// mergeArguments is ours but for those that theirs has too, and then theirs.
+func mergeArguments(ours, theirs *yaml.Node) *yaml.Node {
+	merged := *theirs
+	merged.Content = nil
+	for _, item := range ours.Content {
+		same := func(their *yaml.Node) bool { return argument(their) == argument(item) }
+		if !slices.ContainsFunc(theirs.Content, same) {
+			merged.Content = append(merged.Content, item)
+		}
+	}
+	merged.Content = append(merged.Content, theirs.Content...)
+	return &merged
 }
 
 // indexOf is where in a mapping's content the value of key is, or -1.
