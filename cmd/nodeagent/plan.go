@@ -116,14 +116,22 @@ func writePlan(w io.Writer, results []step.Result) error {
 	}
 	switch {
 	case failed > 0:
-		fmt.Fprintf(&b, "%d changes; %d of %d steps cannot be checked\n", changes, failed, len(results))
+		fmt.Fprintf(&b, "%s; %d of %d steps cannot be checked\n", count(changes, "change"), failed, len(results))
 	case changes == 0:
 		fmt.Fprintf(&b, "%d steps checked, nothing to change\n", len(results))
 	default:
-		fmt.Fprintf(&b, "%d changes; `nodeagent apply` makes them\n", changes)
+		fmt.Fprintf(&b, "%s; `nodeagent apply` makes them\n", count(changes, "change"))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// count is a number of things in words: "1 change", "2 changes".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // writeResult writes a step and how the host differs, as a diff; a clean step takes no lines.
