@@ -1,0 +1,117 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const (
+	maxSecret = 64 << 10 // bytes: no password, key or token comes near
+	// credentialPrefix marks what systemd hands to the unit (LoadCredential=, SetCredential=).
+	credentialPrefix = "credential:"
+	// unitCredentials is where systemd has the running unit's credentials, for a command that
+	// somebody types beside it.
+	unitCredentials = "/run/credentials/nodeagent.service"
+)
+
+// ValidateSecret says what is wrong with the place of a secret, without looking for it: it is
+// an absolute path, or "credential:NAME".
+func ValidateSecret(source string) error {
+	if name, is := strings.CutPrefix(source, credentialPrefix); is {
+		if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
+			return fmt.Errorf("%q is no name of a systemd credential", source)
+		}
+		return nil
+	}
+	if !filepath.IsAbs(source) {
+		return fmt.Errorf("%q is neither an absolute path nor credential:NAME", source)
+	}
+	return nil
+}
+
+// ReadSecret reads a password, a key or a token from an absolute path, or, for
+// "credential:NAME", from the credentials that systemd gave the agent's unit. The file has to be
+// a regular one of root's or of this process's user that nobody else can read; links to it
+// are followed. Line breaks at the end are cut off, and nothing left is an error. No error
+// holds any of it.
+func (h *Host) ReadSecret(source string) ([]byte, error) {
+	if err := ValidateSecret(source); err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	path := source
+	if name, is := strings.CutPrefix(source, credentialPrefix); is {
+		if h.Offline {
+			return nil, fmt.Errorf("read secret %s: the tree at %s is not a running machine", source, h.Root)
+		}
+		path = filepath.Join(h.credentials(), name)
+	}
+	data, err := h.readPrivate(path)
+	if errors.Is(err, fs.ErrNotExist) && path != source {
+		return nil, fmt.Errorf("read secret %s: %w; give nodeagent.service a LoadCredential= of this name", source, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	return data, nil
+}
+
+// credentials is the directory of this process's credentials, or of the running unit's.
+func (h *Host) credentials() string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); filepath.IsAbs(dir) {
+		return dir
+	}
+	return unitCredentials
+}
+
+func (h *Host) readPrivate(path string) (data []byte, err error) {
+	real, err := h.follow(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would hold us up
+	if err != nil {
+		return nil, h.asSeen(err, path)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat() // of what is open, not of what lies there by now
+	if err != nil {
+		return nil, h.asSeen(err, path)
+	}
+	if err := private(info); err != nil {
+		return nil, fmt.Errorf("%s %w", path, err)
+	}
+	data, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, h.asSeen(err, path)
+	}
+	if len(data) > maxSecret {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxSecret)
+	}
+	data = bytes.TrimRight(data, "\r\n")
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%s is empty", path)
+	}
+	return data, nil
+}
+
+// private is why a file is none that a secret may lie in, nil if it is one.
+func private(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("is not a regular file")
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("has mode %04o: others can read or write it; chmod 0600", mode)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+		return errors.New("belongs to another user: chown it to root")
+	}
+	return nil
+}
