@@ -18,9 +18,6 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
-	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
-	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
-	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
@@ -352,46 +349,4 @@ func TestDaemonRefuses(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Snapshots are taken on schedule from the host's own etcd, old ones go, and metrics tell. A
-// second agent goes on where the first one ended.
-func TestDaemonTakesSnapshots(t *testing.T) {
-	h := scratch(t, `
-role: control-plane
-metrics: {listen: "127.0.0.1:0"}
-backup: {interval: 1s, retention: {keepLast: 2}}
-`)
-	member, err := etcdtest.Start(h, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = member.Close() }()
-	store := file.New(h, "/var/lib/nodeagent/backups", "node-1")
-	newest := func() (m etcdbackup.Manifest, n int) {
-		catalog, err := etcdbackup.List(t.Context(), store)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(catalog.Backups) > 0 {
-			m = catalog.Backups[0]
-		}
-		return m, len(catalog.Backups)
-	}
-	p := start(t, h)
-	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_job_runs_total{job="snapshot",result="failure"} 0`)
-	first, _ := newest()
-	until(t, "a newer snapshot", func() bool { m, _ := newest(); return m.Time.After(first.Time) })
-	p.stop(t)
-	last, n := newest()
-	if n > 3 { // two, and one that the save was stopped with before it could prune
-		t.Errorf("%d snapshots are kept", n)
-	}
-	if _, err := etcdbackup.Verify(t.Context(), store, last.Object.Name); err != nil {
-		t.Error(err)
-	}
-	p = start(t, h)
-	p.waitPage(t, "/metrics", "nodeagent_job_last_success_timestamp_seconds{job=\"snapshot\"} 1")
-	until(t, "a snapshot of the second agent", func() bool { m, _ := newest(); return m.Time.After(last.Time) })
-	p.stop(t)
 }

@@ -96,8 +96,13 @@ func (s *session) observeJob(e agent.JobEvent) {
 }
 
 // snapshot takes a backup of the local etcd. While the host is still being made there may be
-// no etcd, or one that does not answer yet; afterwards that is a failure.
+// no etcd, or one that does not answer yet; afterwards that is a failure. One that answers
+// before kubeadm init has ended is empty: its backup would stand for a cluster until the next
+// is due.
 func (s *session) snapshot(ctx context.Context) error {
+	if s.machine.cfg.Role == bootstrap.ControlPlane && !s.done.Load() && !s.cluster.Load() {
+		return agent.NothingToDo("kubeadm init has not ended")
+	}
 	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now())
 	if err != nil && report.Manifest.Version == 0 && !s.done.Load() {
 		return agent.NothingToDo(err.Error())

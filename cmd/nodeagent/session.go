@@ -23,6 +23,7 @@ type session struct {
 	metrics config.MetricsConfig
 	listen  net.Listener
 	done    atomic.Bool     // every step of the bootstrap has been applied
+	cluster atomic.Bool     // kubeadm init has ended: there is a cluster worth a snapshot
 	began   time.Time       // of the step in progress
 	drift   map[string]bool // what the last look for drift found and left
 }
@@ -174,6 +175,9 @@ func (s *session) observeStep(e step.Event) {
 	}
 	s.recordStep(e.Result, time.Since(s.began))
 	r := e.Result
+	if r.Step == bootstrap.KubeadmInitStep && (r.Outcome == step.Clean || r.Outcome == step.Applied) {
+		s.cluster.Store(true)
+	}
 	switch r.Outcome {
 	case step.Applied:
 		for _, c := range r.Pending() {

@@ -38,7 +38,7 @@ func (a addons) check(ctx context.Context) ([]step.Change, error) {
 		return nil, err
 	}
 	if !member {
-		return nil, step.Blocked{On: "kubeadm/init"}
+		return nil, step.Blocked{On: KubeadmInitStep}
 	}
 	client, err := a.connect()
 	if err != nil {

@@ -59,6 +59,9 @@ type Init struct {
 	Foreign func(ctx context.Context, endpoint string) (bool, error)
 }
 
+// KubeadmInitStep is the step after which there is a cluster on the host.
+const KubeadmInitStep = "kubeadm/init"
+
 // KubeadmInit makes the step "kubeadm/init". Its Check tells four states apart:
 //
 //   - absent: none of the files that init leaves; init is run, unless etcd's data directory
@@ -67,7 +70,7 @@ type Init struct {
 //   - half-done: some of what init leaves is missing; an error that names it, never a re-run
 //   - complete: nothing is run again; an API that does not answer yet is waited for
 func KubeadmInit(i Init) step.Step {
-	return step.Step{Name: "kubeadm/init", Check: i.check, Apply: i.apply}
+	return step.Step{Name: KubeadmInitStep, Check: i.check, Apply: i.apply}
 }
 
 // initFiles are what `kubeadm init` leaves on the disk, the PKI aside, which users may have
