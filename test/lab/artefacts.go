@@ -8,6 +8,8 @@ func artefacts() []artefact {
 			"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy",
 		}),
 		programs("etcd", etcdPrograms(), nil),
+		programs("containerd2", containerdPrograms("containerd2", "github.com/containerd/containerd/v2", Containerd2Version), nil),
+		programs("containerd17", containerdPrograms("containerd17", "github.com/containerd/containerd", Containerd17Version), nil),
 		programs("coredns", []program{corednsProgram()}, nil),
 		programs("pause", []program{pauseProgram()}, nil),
 		proxyBase(),

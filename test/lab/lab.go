@@ -16,8 +16,12 @@ import (
 	"slices"
 )
 
-// KubernetesVersion is the release of Kubernetes that the lab runs.
-const KubernetesVersion = "v1.36.3"
+// What the lab runs. The modules under test/artifacts name the same versions.
+const (
+	KubernetesVersion   = "v1.36.3"
+	Containerd2Version  = "v2.4.2"
+	Containerd17Version = "v1.7.35"
+)
 
 // Kubernetes is the directory of kubeadm, kubelet, kubectl, kube-apiserver,
 // kube-controller-manager, kube-scheduler and kube-proxy: links to one static binary.
@@ -25,6 +29,13 @@ func Kubernetes(ctx context.Context) (string, error) { return Build(ctx, "kubern
 
 // Etcd is the directory of etcd, etcdctl and etcdutl.
 func Etcd(ctx context.Context) (string, error) { return Build(ctx, "etcd") }
+
+// Containerd2 is the directory of containerd, containerd-shim-runc-v2 and ctr of the newest
+// series. There is no runc among them.
+func Containerd2(ctx context.Context) (string, error) { return Build(ctx, "containerd2") }
+
+// Containerd17 is Containerd2 of the last 1.x series.
+func Containerd17(ctx context.Context) (string, error) { return Build(ctx, "containerd17") }
 
 // Images is the directory of control-plane.tar (kube-apiserver, kube-controller-manager,
 // kube-scheduler, etcd, pause), addons.tar (kube-proxy, coredns) and all.tar: docker archives

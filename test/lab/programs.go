@@ -35,6 +35,16 @@ func etcdPrograms() []program {
 	}
 }
 
+// containerdPrograms are those of one series, stamped as upstream's makefile stamps them.
+func containerdPrograms(module, pkg, version string) []program {
+	flags := fmt.Sprintf("-X %[1]s/version.Version=%[2]s -X %[1]s/version.Revision=module -X %[1]s/version.Package=%[1]s", pkg, version)
+	var ps []program
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+		ps = append(ps, program{module, pkg + "/cmd/" + name, name, flags})
+	}
+	return ps
+}
+
 func corednsProgram() program {
 	return program{"coredns", ".", "coredns", "-X github.com/coredns/coredns/coremain.GitCommit=module"}
 }
