@@ -18,10 +18,33 @@ import (
 var rolePorts = map[Role]map[uint16]string{
 	ControlPlane: {
 		6443: "kube-apiserver", 2379: "etcd", 2380: "etcd",
-		10250: "kubelet", 10257: "kube-controller", 10259: "kube-scheduler",
+		10250: "kubelet", 10256: "kube-proxy", 10257: "kube-controller", 10259: "kube-scheduler",
 	},
-	Worker: {10250: "kubelet"},
+	Worker: {10250: "kubelet", 10256: "kube-proxy"},
 	Etcd:   {2379: "etcd", 2380: "etcd"},
+}
+
+// defaultAPIPort is where the API server listens unless localAPIEndpoint says otherwise.
+const defaultAPIPort = 6443
+
+// loopbackPorts are those of the role's that nothing reaches from elsewhere.
+var loopbackPorts = []uint16{10257, 10259}
+
+// staticPods are the manifests of what on a control plane runs as a static pod, by its comm. A
+// service of the same name is somebody else's: Debian has an etcd of its own.
+var staticPods = map[string]string{
+	"kube-apiserver": "kube-apiserver.yaml", "etcd": "etcd.yaml",
+	"kube-controller": "kube-controller-manager.yaml", "kube-scheduler": "kube-scheduler.yaml",
+}
+
+// rolePorts are those of the role, the API server's where it is to listen.
+func (p preflight) rolePorts() map[uint16]string {
+	ports := maps.Clone(rolePorts[p.role])
+	if p.role == ControlPlane && p.APIPort != 0 && p.APIPort != defaultAPIPort {
+		ports[p.APIPort] = ports[defaultAPIPort]
+		delete(ports, defaultAPIPort)
+	}
+	return ports
 }
 
 // tcpListen is the state LISTEN in /proc/net/tcp.
@@ -41,7 +64,7 @@ func (p preflight) ports(context.Context) ([]step.Change, error) {
 		maps.Copy(listeners, parseListeners(string(data)))
 	}
 	var changes []step.Change
-	for port, ours := range rolePorts[p.role] {
+	for port, ours := range p.rolePorts() {
 		inode, taken := listeners[port]
 		if !taken {
 			continue
@@ -50,14 +73,33 @@ func (p preflight) ports(context.Context) ([]step.Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if holder != ours {
-			changes = append(changes, step.Change{
-				Subject: fmt.Sprintf("Port-%d", port), Have: "in use by " + holder, Want: "free for " + ours,
-			})
+		mine, err := p.component(ours)
+		if err != nil {
+			return nil, err
+		}
+		if ours == "kube-proxy" {
+			// kubeadm does not ask for this one, and there are others in kube-proxy's place.
+			if holder != ours && holder != "cilium-agent" {
+				changes = append(changes, finding(fmt.Sprintf("Port-%d", port), "in use by "+holder, "free for kube-proxy's health check"))
+			}
+			continue
+		}
+		if holder != ours || !mine {
+			changes = append(changes, stop(fmt.Sprintf("Port-%d", port), "in use by "+holder,
+				fmt.Sprintf("free for %s: stop what listens there (ss -ltnp sport = :%d)", ours, port)))
 		}
 	}
 	slices.SortFunc(changes, func(a, b step.Change) int { return strings.Compare(a.Subject, b.Subject) })
 	return changes, nil
+}
+
+// component says whether a process of that name can be the cluster's.
+func (p preflight) component(comm string) (bool, error) {
+	manifest, static := staticPods[comm]
+	if p.role != ControlPlane || !static {
+		return true, nil
+	}
+	return p.host.Exists(ManifestDir + "/" + manifest)
 }
 
 // parseListeners reads /proc/net/tcp or tcp6: the listening ports and their sockets' inodes.

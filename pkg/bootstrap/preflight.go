@@ -17,10 +17,10 @@ import (
 )
 
 // checkNames are the preflight checks, by kubeadm's names where kubeadm has the same check.
-// Port-N and FileExisting-PROGRAM come in many.
+// Port-N, FileExisting-PROGRAM, FileAvailable-PATH and DirAvailable-PATH come in many.
 var checkNames = []string{
 	"IsPrivilegedUser", "NumCPU", "Mem", "CgroupV2", "SystemVerification", "OS", "Hostname", "MachineID", "ProductUUID",
-	"DiskSpace", "ContainerRuntime", "Leftovers", "SELinux", "AppArmor", "Firewall", "TimeSync",
+	"DiskSpace", "ContainerRuntime", "Leftovers", "SELinux", "AppArmor", "Firewalld", "Firewall", "TimeSync",
 }
 
 func knownCheck(name string) bool {
@@ -28,7 +28,8 @@ func knownCheck(name string) bool {
 		_, err := strconv.ParseUint(port, 10, 16)
 		return err == nil
 	}
-	return strings.HasPrefix(name, "FileExisting-") || slices.Contains(checkNames, name)
+	many := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	return slices.ContainsFunc([]string{"FileExisting-", "FileAvailable-", "DirAvailable-"}, many) || slices.Contains(checkNames, name)
 }
 
 // What kubeadm demands of a control plane; a worker may be smaller.
@@ -46,8 +47,10 @@ type PreflightDeps struct {
 	State func(ctx context.Context, unit string) (systemd.State, error)
 	// Resolve looks a host name up, in /etc/hosts and the DNS.
 	Resolve func(ctx context.Context, name string) error
-	// Free is the space a user of the file system at a real path has left, and its size.
-	Free func(path string) (free, size uint64, err error)
+	// Space is what the file system at a real path has.
+	Space func(path string) (Space, error)
+	// APIPort is where the API server is to listen; 0 is its default.
+	APIPort uint16
 }
 
 // preflight is the step "preflight/host": what no agent can mend.
@@ -72,7 +75,7 @@ func (p preflight) check(ctx context.Context) ([]step.Change, error) {
 	var changes []step.Change
 	for _, check := range []func(context.Context) ([]step.Change, error){
 		p.user, p.kernel, p.os, p.cpus, p.memory, p.cgroup, p.identity, p.hostname, p.disk,
-		p.programs, p.ports, p.runtimes, p.leftovers, p.security, p.firewall,
+		p.programs, p.tools, p.ports, p.runtimes, p.leftovers, p.security, p.firewall,
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -139,13 +142,29 @@ func memTotal(meminfo []byte) (uint64, error) {
 	return 0, errors.New("read memory: no MemTotal in /proc/meminfo")
 }
 
+// cgroupControllers are those that kubelet limits pods with. Some kernels have one switched off
+// until their command line asks for it.
+var cgroupControllers = []string{"cpu", "cpuset", "memory", "pids"}
+
 // cgroup wants the unified hierarchy: kubelet 1.36 does not start on cgroup v1.
 func (p preflight) cgroup(context.Context) ([]step.Change, error) {
-	there, err := p.host.Exists("/sys/fs/cgroup/cgroup.controllers")
-	if err != nil || there {
-		return nil, err
+	const controllers = "/sys/fs/cgroup/cgroup.controllers"
+	data, err := p.host.ReadFile(controllers)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []step.Change{{Subject: "CgroupV2", Have: "cgroup v1", Want: "the unified hierarchy: boot with systemd.unified_cgroup_hierarchy=1"}}, nil
 	}
-	return []step.Change{{Subject: "CgroupV2", Have: "cgroup v1", Want: "the unified hierarchy: boot with systemd.unified_cgroup_hierarchy=1"}}, nil
+	if err != nil {
+		return nil, fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	have := strings.Fields(string(data))
+	missing := slices.DeleteFunc(slices.Clone(cgroupControllers), func(c string) bool { return slices.Contains(have, c) })
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	return []step.Change{{
+		Subject: "SystemVerification", Have: "no cgroup controller " + strings.Join(missing, ", "),
+		Want: "all of " + strings.Join(cgroupControllers, ", ") + ": boot with cgroup_enable=" + strings.Join(missing, " cgroup_enable="),
+	}}, nil
 }
 
 // programs are those that packages bring; `packages.manage` is not in this version.
@@ -159,6 +178,23 @@ func (p preflight) programs(context.Context) ([]step.Change, error) {
 		_, err := Program(p.host, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			changes = append(changes, step.Change{Subject: "FileExisting-" + name, Have: "not installed", Want: "installed: apt-get install the package that brings " + name})
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return changes, nil
+}
+
+// tools are what kubeadm demands, and where Debian has them.
+func (p preflight) tools(context.Context) ([]step.Change, error) {
+	if p.role == Etcd {
+		return nil, nil
+	}
+	var changes []step.Change
+	for _, tool := range []struct{ name, pkg string }{{"losetup", "mount"}, {"mount", "mount"}, {"cp", "coreutils"}} {
+		_, err := Program(p.host, tool.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			changes = append(changes, stop("FileExisting-"+tool.name, "not installed", "installed: apt-get install "+tool.pkg))
 		} else if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,6 +91,12 @@ func osRelease(data []byte) map[string]string {
 	return values
 }
 
+var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// sharedUUIDs are product UUIDs that makers of firmware left in for all their machines. One of
+// a single digit throughout is none either.
+var sharedUUIDs = []string{"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc"}
+
 // identity wants what a cloned VM often lacks: kubelet and CNIs take both for unique.
 func (p preflight) identity(context.Context) ([]step.Change, error) {
 	var changes []step.Change
@@ -98,15 +104,19 @@ func (p preflight) identity(context.Context) ([]step.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(id) != 32 || strings.Trim(id, "0") == "" {
+	if !machineID.MatchString(id) || strings.Trim(id, "0") == "" {
 		changes = append(changes, stop("MachineID", fmt.Sprintf("%q", id), "one of this machine's own: rm -f /etc/machine-id; systemd-machine-id-setup"))
 	}
 	uuid, err := p.word("/sys/class/dmi/id/product_uuid")
+	if errors.Is(err, fs.ErrPermission) && p.EUID != 0 {
+		return changes, nil // it is root's to read, and user has said that this is not root
+	}
 	if err != nil {
 		return nil, err
 	}
+	uuid = strings.ToLower(uuid)
 	// Machines without DMI (most of arm64) have none, and kubelet does without.
-	if uuid != "" && strings.Trim(uuid, "0-") == "" {
+	if uuid != "" && (strings.Trim(uuid, uuid[:1]+"-") == "" || slices.Contains(sharedUUIDs, uuid)) {
 		changes = append(changes, finding("ProductUUID", uuid, "a unique one: set it in the hypervisor's definition of this VM"))
 	}
 	return changes, nil
@@ -121,61 +131,23 @@ func (p preflight) word(path string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
+// longestName is what a label's value can hold: kubelet gives its Node one with its name.
+const longestName = 63
+
 // hostname wants a name that a Node can have and that this host can look up; kubeadm warns
 // about one that it cannot.
 func (p preflight) hostname(ctx context.Context) ([]step.Change, error) {
-	if !dnsSubdomain.MatchString(p.NodeName) || len(p.NodeName) > 253 {
-		return []step.Change{stop("Hostname", p.NodeName, "a DNS name in lower case: hostnamectl set-hostname NAME, or set node.name")}, nil
+	const remedy = ": hostnamectl set-hostname NAME, or set node.name"
+	switch {
+	case !dnsSubdomain.MatchString(p.NodeName) || slices.ContainsFunc(strings.Split(p.NodeName, "."), func(label string) bool { return len(label) > longestName }):
+		return []step.Change{stop("Hostname", fmt.Sprintf("%q", p.NodeName), "a DNS name in lower case"+remedy)}, nil
+	case len(p.NodeName) > longestName:
+		return []step.Change{stop("Hostname", fmt.Sprintf("%s, %d characters", p.NodeName, len(p.NodeName)), fmt.Sprintf("%d or fewer: kubelet cannot label its Node otherwise", longestName)+remedy)}, nil
+	case p.NodeName == "localhost" || strings.HasPrefix(p.NodeName, "localhost."):
+		return []step.Change{stop("Hostname", p.NodeName, "a name that no other node has"+remedy)}, nil
 	}
 	if err := p.Resolve(ctx, p.Hostname); err != nil {
-		return []step.Change{finding("Hostname", p.Hostname+" does not resolve", fmt.Sprintf("a line for %s in /etc/hosts", p.Hostname))}, nil
+		return []step.Change{finding("Hostname", p.Hostname+" does not resolve", fmt.Sprintf("a line for %s in /etc/hosts: 127.0.1.1 %s", p.Hostname, p.Hostname))}, nil
 	}
 	return nil, nil
-}
-
-// kubelet evicts below 10 % of nodefs and collects images below 15 % of imagefs; a host that
-// is there from the start never becomes a useful node. Three points are for what is yet to come.
-const minFreePercent = 18
-
-// minFree is for the images, etcd's data and the first backups of a control plane.
-const minFree = 4 << 30
-
-// disk looks at the file systems that fill up.
-func (p preflight) disk(context.Context) ([]step.Change, error) {
-	var changes []step.Change
-	for _, dir := range []string{"/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/nodeagent"} {
-		existing, err := p.existing(dir)
-		if err != nil {
-			return nil, err
-		}
-		free, size, err := p.Free(existing)
-		if err != nil {
-			return nil, fmt.Errorf("read free space of %s: %w", dir, err)
-		}
-		if size == 0 {
-			continue
-		}
-		have := fmt.Sprintf("%s: %d MiB of %d MiB free", dir, free>>20, size>>20)
-		switch {
-		case free*100/size < minFreePercent:
-			changes = append(changes, stop("DiskSpace", have, fmt.Sprintf("%d %% free, or kubelet evicts pods: clean up or grow the disk", minFreePercent)))
-		case free < minFree:
-			changes = append(changes, finding("DiskSpace", have, fmt.Sprintf("%d MiB free for images, etcd and backups", minFree>>20)))
-		}
-	}
-	return changes, nil
-}
-
-// existing is the real path of dir, or of the nearest directory above it that is there.
-func (p preflight) existing(dir string) (string, error) {
-	for {
-		there, err := p.host.Exists(dir)
-		if err != nil {
-			return "", err
-		}
-		if there || dir == "/" {
-			return p.host.Path(dir)
-		}
-		dir = filepath.Dir(dir)
-	}
 }

@@ -15,6 +15,9 @@ import (
 // otherRuntimes are the CRI sockets that kubeadm knows besides containerd's.
 var otherRuntimes = map[string]string{"/run/crio/crio.sock": "CRI-O", "/run/cri-dockerd.sock": "cri-dockerd"}
 
+// dockerSocket is no CRI's: but Docker drops what is forwarded and is not its own.
+const dockerSocket = "/run/docker.sock"
+
 // runtimes names others beside containerd: the agent tells kubeadm and kubelet which one to
 // use, other tools guess.
 func (p preflight) runtimes(context.Context) ([]step.Change, error) {
@@ -28,23 +31,31 @@ func (p preflight) runtimes(context.Context) ([]step.Change, error) {
 			changes = append(changes, finding("ContainerRuntime", otherRuntimes[socket]+" at "+socket, "containerd alone: this node uses containerd; remove the other"))
 		}
 	}
+	docker, err := p.host.Exists(dockerSocket)
+	if err != nil {
+		return nil, err
+	}
+	if docker {
+		changes = append(changes, finding("ContainerRuntime", "Docker at "+dockerSocket,
+			"containerd alone: where Docker has switched forwarding on it drops what is not its own, pods' traffic too; remove it, or iptables -P FORWARD ACCEPT at boot"))
+	}
 	return changes, nil
 }
 
-// leftovers names what an earlier cluster left on a host that is no member of one: kubeadm
-// reset leaves these.
+// leftovers names what an earlier cluster left on a host that is no member of one. `kubeadm
+// reset` leaves the network; where nobody ran it, there is more.
 func (p preflight) leftovers(context.Context) ([]step.Change, error) {
 	member, err := p.host.Exists(KubeletConf)
 	if err != nil || member {
 		return nil, err
 	}
-	var changes []step.Change
+	changes, err := p.artifacts()
+	if err != nil {
+		return nil, fmt.Errorf("look for leftovers: %w", err)
+	}
 	for _, dir := range []string{cniConfDir, "/var/lib/cni/networks"} {
 		entries, err := p.host.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look for leftovers: %w", err)
 		}
 		for _, e := range entries {
@@ -54,6 +65,44 @@ func (p preflight) leftovers(context.Context) ([]step.Change, error) {
 			}
 			changes = append(changes, finding("Leftovers", path, "nothing of an earlier cluster, unless you put it there: rm -r "+path))
 		}
+	}
+	for _, link := range podLinks {
+		there, err := p.host.Exists("/sys/class/net/" + link)
+		if err != nil {
+			return nil, fmt.Errorf("look for leftovers: %w", err)
+		}
+		if there {
+			changes = append(changes, finding("Leftovers", "network interface "+link, "nothing of an earlier cluster: ip link delete "+link))
+		}
+	}
+	return changes, nil
+}
+
+// podLinks are interfaces that pod networks and kube-proxy make: bridge, flannel, kube-proxy's
+// ipvs, calico, cilium, node-local DNS.
+var podLinks = []string{"cni0", "flannel.1", "kube-ipvs0", "vxlan.calico", "cilium_host", "cilium_vxlan", "nodelocaldns"}
+
+// artifacts are kubeadm's own, by the names that it gives these checks. They are findings: what
+// to do with a control plane that is half done is for kubeadm/init to say.
+func (p preflight) artifacts() ([]step.Change, error) {
+	var changes []step.Change
+	for _, path := range append(slices.Clone(initFiles), "/etc/kubernetes/bootstrap-kubelet.conf") {
+		there, err := p.host.Exists(path)
+		if err != nil {
+			return nil, err
+		}
+		if there && path != kubeletConfig {
+			changes = append(changes, finding("FileAvailable-"+strings.ReplaceAll(path, "/", "-"), path+" is there",
+				"nothing of an earlier cluster: kubeadm reset -f, if that cluster is gone"))
+		}
+	}
+	entries, err := p.host.ReadDir(etcdDataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if len(entries) > 0 && p.role != Etcd {
+		changes = append(changes, finding("DirAvailable-"+strings.ReplaceAll(etcdDataDir, "/", "-"), etcdDataDir+" is not empty",
+			"no data of an earlier cluster: move it away, or restore it if it is the last copy"))
 	}
 	return changes, nil
 }
@@ -82,33 +131,4 @@ func (p preflight) security(context.Context) ([]step.Change, error) {
 		err = nil
 	}
 	return changes, err
-}
-
-// firewall tells of one that may block the role's ports; what it lets through is its own.
-func (p preflight) firewall(ctx context.Context) ([]step.Change, error) {
-	ports := p.portList()
-	state, err := p.State(ctx, "firewalld.service")
-	if err != nil {
-		return nil, err
-	}
-	var changes []step.Change
-	if state.Active() {
-		changes = append(changes, finding("Firewall", "firewalld is active", "ports "+ports+" open: firewall-cmd --permanent --add-port=PORT/tcp for each, then --reload"))
-	}
-	data, err := p.host.ReadFile("/etc/ufw/ufw.conf")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read ufw's state: %w", err)
-	}
-	if strings.EqualFold(osRelease(data)["ENABLED"], "yes") {
-		changes = append(changes, finding("Firewall", "ufw is enabled", "ports "+ports+" open: ufw allow PORT/tcp for each, and ufw default allow routed for pods"))
-	}
-	return changes, nil
-}
-
-func (p preflight) portList() string {
-	var words []string
-	for _, port := range slices.Sorted(maps.Keys(rolePorts[p.role])) {
-		words = append(words, fmt.Sprint(port))
-	}
-	return strings.Join(words, ", ")
 }

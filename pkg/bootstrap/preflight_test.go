@@ -21,11 +21,11 @@ func goodMachine(t *testing.T) *host.Host {
 	put(t, h, "/proc/cpuinfo", "processor\t: 0\nmodel name\t: x\n\nprocessor\t: 1\nmodel name\t: x\n", 0o444)
 	put(t, h, "/proc/meminfo", "MemTotal:        4029268 kB\nMemFree:          100000 kB\n", 0o444)
 	put(t, h, "/proc/net/tcp", tcpHeader, 0o444)
-	put(t, h, "/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444)
+	put(t, h, "/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o444)
 	put(t, h, "/proc/sys/kernel/osrelease", "6.1.0-18-cloud-amd64\n", 0o444)
 	put(t, h, "/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n", 0o644)
 	put(t, h, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
-	for _, name := range []string{"containerd", "ctr", "kubeadm", "kubelet", "kubectl"} {
+	for _, name := range []string{"containerd", "ctr", "kubeadm", "kubelet", "kubectl", "cp", "mount", "losetup"} {
 		put(t, h, "/usr/bin/"+name, "", 0o755)
 	}
 	put(t, h, "/usr/sbin/runc", "", 0o755)
@@ -101,6 +101,10 @@ func TestPreflight(t *testing.T) {
 		"our own ports": {role: ControlPlane, arrange: func(t *testing.T, h *host.Host) {
 			put(t, h, "/proc/net/tcp", tcpHeader+listener(6443, "0A", 1)+listener(2379, "0A", 2)+listener(10257, "0A", 3), 0o444)
 			put(t, h, "/proc/net/tcp6", tcpHeader+listener(10250, "0A", 4), 0o444)
+			for _, name := range []string{"kube-apiserver", "etcd", "kube-controller-manager"} {
+				put(t, h, ManifestDir+"/"+name+".yaml", "x", 0o600)
+			}
+			put(t, h, KubeletConf, "x", 0o600)
 			process(t, h, 10, "kube-apiserver", 1)
 			process(t, h, 11, "etcd", 2)
 			process(t, h, 12, "kube-controller", 3)
@@ -111,14 +115,23 @@ func TestPreflight(t *testing.T) {
 			put(t, h, "/proc/net/tcp6", tcpHeader+listener(2380, "0A", 2), 0o444)
 			process(t, h, 10, "haproxy", 1)
 			process(t, h, 11, "etcd-proxy", 7)
-		}, want: "Port-2380: \"in use by another process\" → \"free for etcd\"\nPort-6443: \"in use by haproxy\" → \"free for kube-apiserver\""},
+		}, want: "Port-2380: \"in use by another process\" → \"free for etcd: stop what listens there (ss -ltnp sport = :2380)\"\n" +
+			"Port-6443: \"in use by haproxy\" → \"free for kube-apiserver: stop what listens there (ss -ltnp sport = :6443)\""},
+		"a service of our component's name": {role: ControlPlane, arrange: func(t *testing.T, h *host.Host) {
+			put(t, h, "/proc/net/tcp", tcpHeader+listener(2379, "0A", 1), 0o444)
+			process(t, h, 10, "etcd", 1)
+		}, want: `Port-2379: "in use by etcd" → "free for etcd: stop what listens there (ss -ltnp sport = :2379)"`},
+		"etcd's own host": {role: Etcd, arrange: func(t *testing.T, h *host.Host) {
+			put(t, h, "/proc/net/tcp", tcpHeader+listener(2379, "0A", 1), 0o444)
+			process(t, h, 10, "etcd", 1)
+		}},
 		"connections are no listeners": {role: ControlPlane, arrange: func(t *testing.T, h *host.Host) {
 			put(t, h, "/proc/net/tcp", tcpHeader+listener(6443, "01", 1)+"\nnonsense\n", 0o444)
 		}},
 		"a worker's ports": {role: Worker, arrange: func(t *testing.T, h *host.Host) {
 			put(t, h, "/proc/net/tcp", tcpHeader+listener(6443, "0A", 1)+listener(10250, "0A", 2), 0o444)
 			process(t, h, 10, "nginx", 1, 2)
-		}, want: `Port-10250: "in use by nginx" → "free for kubelet"`},
+		}, want: `Port-10250: "in use by nginx" → "free for kubelet: stop what listens there (ss -ltnp sport = :10250)"`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -175,7 +188,7 @@ func TestPreflightCannotTell(t *testing.T) {
 // The real machine that this test runs on can be read.
 func TestPreflightReal(t *testing.T) {
 	deps := asUser(0)
-	deps.Free = freeSpace
+	deps.Space = spaceOf
 	p := preflight{PreflightDeps: deps, host: &host.Host{Root: "/"}, role: ControlPlane}
 	for _, check := range []func(context.Context) ([]step.Change, error){
 		p.cpus, p.memory, p.ports, p.kernel, p.os, p.identity, p.disk, p.runtimes, p.leftovers, p.security,

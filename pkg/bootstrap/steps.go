@@ -6,9 +6,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/kernel"
@@ -63,7 +62,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	steps := []step.Step{
 		Preflight(d.Host, c.Role, c.Preflight.Ignore, PreflightDeps{
 			EUID: d.EUID, Hostname: d.Hostname, NodeName: c.NodeName(d.Hostname),
-			State: d.Systemd.State, Resolve: resolve, Free: freeSpace,
+			State: d.Systemd.State, Resolve: resolve, Space: spaceOf, APIPort: c.apiPort(),
 		}),
 		TimeSync(d.Host, c.Preflight.Ignore, ClockSynced),
 		c.swap(d),
@@ -136,11 +135,12 @@ func resolve(ctx context.Context, name string) error {
 	return err
 }
 
-func freeSpace(path string) (free, size uint64, err error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
-		return 0, 0, err
+// apiPort is where the API server is to listen, 0 for its default. What is no port is for
+// kubeadm to refuse.
+func (c Config) apiPort() uint16 {
+	port, err := strconv.ParseUint(c.Kubeadm.InitConfiguration.lookup("localAPIEndpoint", "bindPort"), 10, 16)
+	if err != nil {
+		return 0
 	}
-	block := uint64(fs.Bsize)
-	return fs.Bavail * block, fs.Blocks * block, nil
+	return uint16(port)
 }
