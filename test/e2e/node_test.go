@@ -28,19 +28,10 @@ const (
 // at from all sides, rebooted, adopted; then put back to the moment after kubeadm init, killed
 // there, and made a node all the same.
 func TestFreshNode(t *testing.T) {
-	ctx := t.Context()
-	if deadline, ok := t.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-2*time.Minute)) // to explain, and to end the machine
-		defer cancel()
-	}
+	ctx, cancel := untilDeadline(t)
+	defer cancel()
 	v := boot(ctx, t)
-	for _, part := range []struct {
-		name   string
-		within time.Duration
-		run    func(context.Context, *testing.T, *vm.VM)
-		needed bool // without it the parts that follow mean nothing
-	}{
+	story(ctx, t, v, []chapter{
 		{"a fresh machine", time.Minute, isFresh, true},
 		{"apt installs the package", 3 * time.Minute, install, true},
 		{"the daemon runs kubeadm init", 25 * time.Minute, initializes, true},
@@ -56,7 +47,19 @@ func TestFreshNode(t *testing.T) {
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
 		{"killed after kubeadm init, and rebooted", 12 * time.Minute, killed, false},
-	} {
+	})
+}
+
+// chapter is a part of the life of one machine.
+type chapter struct {
+	name   string
+	within time.Duration
+	run    func(context.Context, *testing.T, *vm.VM)
+	needed bool // without it those that follow mean nothing
+}
+
+func story(ctx context.Context, t *testing.T, v *vm.VM, chapters []chapter) {
+	for _, part := range chapters {
 		passed := t.Run(part.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, part.within)
 			defer cancel()
@@ -71,6 +74,15 @@ func TestFreshNode(t *testing.T) {
 			t.FailNow()
 		}
 	}
+}
+
+// untilDeadline is a context that ends in time to explain a failure, and to end the machine.
+func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
+	deadline, ok := t.Deadline()
+	if !ok {
+		return context.WithCancel(t.Context())
+	}
+	return context.WithDeadline(t.Context(), deadline.Add(-2*time.Minute))
 }
 
 func boot(ctx context.Context, t *testing.T) *vm.VM {

@@ -3,7 +3,7 @@
 set -eu
 packages="
 	mmdebstrap debian-archive-keyring apt dpkg
-	qemu-system-x86 qemu-utils e2fsprogs fdisk util-linux
+	qemu-system-x86 qemu-utils genisoimage e2fsprogs fdisk util-linux
 	systemd-container dbus
 	iproute2 iptables nftables socat procps openssl
 	ca-certificates git make strace

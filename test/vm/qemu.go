@@ -29,7 +29,7 @@ func (v *VM) args() []string {
 		"-smp", "2", "-m", v.memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(v.image, "vmlinuz"), "-initrd", filepath.Join(v.image, "initrd.img"),
-		"-append", "root=/dev/vda rw console=ttyS0 mitigations=off systemd.show_status=0 loglevel=4",
+		"-append", "root=" + v.root + " rw console=ttyS0 mitigations=off systemd.show_status=0 loglevel=4",
 		"-chardev", "file,id=console,path=" + v.path("console.log") + ",append=on", "-serial", "chardev:console",
 		"-netdev", "user,id=lan,restrict=on,ipv6=off", "-device", "virtio-net-pci,netdev=lan,romfile=,mac=52:54:00:12:34:56",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
@@ -114,10 +114,6 @@ func (p *process) output() error {
 	return fmt.Errorf("qemu ended: %s", strings.TrimSpace(p.log.String()))
 }
 
-func overlayName(base string) string {
-	return strings.TrimSuffix(base, filepath.Ext(base)) + ".qcow2"
-}
-
 // overlay makes a disk that reads from base and keeps its own writes.
 func overlay(ctx context.Context, base, file string) error {
 	return command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, file)
@@ -138,6 +134,26 @@ func makeDisk(ctx context.Context, dir string, disk Disk) (string, error) {
 	err := command(ctx, "mke2fs", "-q", "-t", "ext4", "-L", disk.Label, "-m", "0", "-d", tree, file, strconv.FormatInt(size>>10, 10)+"k")
 	if err != nil {
 		return "", fmt.Errorf("make disk %s: %w", disk.Label, err)
+	}
+	return file, os.RemoveAll(tree)
+}
+
+// makeSeed makes the disk that cloud-init knows for its data by the label.
+func makeSeed(ctx context.Context, dir string, userData []byte) (string, error) {
+	tree := filepath.Join(dir, "cidata")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return "", fmt.Errorf("make seed: %w", err)
+	}
+	// The host's name is left to the image.
+	files := map[string][]byte{"user-data": userData, "meta-data": []byte("instance-id: " + filepath.Base(dir) + "\n")}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(tree, name), content, 0o600); err != nil {
+			return "", fmt.Errorf("make seed: %w", err)
+		}
+	}
+	file := tree + ".iso"
+	if err := command(ctx, "genisoimage", "-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", file, tree); err != nil {
+		return "", fmt.Errorf("make seed: %w", err)
 	}
 	return file, os.RemoveAll(tree)
 }

@@ -42,7 +42,7 @@ func (v *VM) Load(ctx context.Context, name string) error {
 // ends with t. Its disks are those of this machine, which must not end before it.
 func (v *VM) Clone(ctx context.Context, t testing.TB, name string) *VM {
 	t.Helper()
-	clone := newVM(t, v.image, v.memory)
+	clone := newVM(t, v.image, Options{Memory: v.memory, RootDevice: v.root})
 	clone.disks = v.disks
 	// A stopped machine has written back what QEMU held of its disks.
 	if err := v.monitor(ctx, "stop"); err != nil {

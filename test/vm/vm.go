@@ -6,6 +6,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,15 +25,26 @@ const bootDeadline = 4 * time.Minute
 // Options is what a test may choose about its machine.
 type Options struct {
 	Memory string // as QEMU takes it; "4G" when empty
+	// Root is the first disk, a raw image that is not written to; the lab's when empty. Its kernel
+	// is the lab's in any case.
+	Root string
+	// RootDevice is what the kernel mounts of it: /dev/vda when empty, /dev/vda1 of a disk with
+	// partitions.
+	RootDevice string
 	// Disks are read-only and mounted at /mnt/LABEL, by a line in the guest's fstab, so that
 	// they are there after a reboot too.
 	Disks []Disk
+	// UserData is what cloud-init is given, from a NoCloud disk; no such disk when nil.
+	UserData []byte
 }
 
 // Disk is a read-only file system made of the given files.
 type Disk struct {
 	Label string            // at most 16 characters
 	Files map[string]string // name on the disk: file on the host
+	// InFstab says that the root disk's fstab has its line already, so that it is mounted by
+	// the first boot.
+	InFstab bool
 }
 
 // VM is a machine. Its methods are for one goroutine at a time.
@@ -40,7 +52,8 @@ type VM struct {
 	dir    string // overlays, sockets, console log
 	image  string // the lab's VM image
 	memory string
-	disks  []string // image files of Options.Disks
+	root   string   // Options.RootDevice
+	disks  []string // image files of Options.Disks and UserData
 	qemu   *process
 	agent  *agent
 }
@@ -53,7 +66,7 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := newVM(t, image, o.Memory)
+	v := newVM(t, image, o)
 	for _, disk := range o.Disks {
 		file, err := makeDisk(ctx, v.dir, disk)
 		if err != nil {
@@ -61,8 +74,19 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 		}
 		v.disks = append(v.disks, file)
 	}
-	for _, name := range []string{"root.ext4", "swap.img"} {
-		if err := overlay(ctx, filepath.Join(image, name), filepath.Join(v.dir, overlayName(name))); err != nil {
+	if o.UserData != nil {
+		file, err := makeSeed(ctx, v.dir, o.UserData)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.disks = append(v.disks, file)
+	}
+	root := o.Root
+	if root == "" {
+		root = filepath.Join(image, "root.ext4")
+	}
+	for name, base := range map[string]string{"root.qcow2": root, "swap.qcow2": filepath.Join(image, "swap.img")} {
+		if err := overlay(ctx, base, v.path(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,6 +94,9 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 		t.Fatalf("boot: %v", err)
 	}
 	for _, disk := range o.Disks {
+		if disk.InFstab {
+			continue
+		}
 		v.MustRun(ctx, t, fmt.Sprintf(`mkdir -p /mnt/%[1]s
 			echo 'LABEL=%[1]s /mnt/%[1]s ext4 ro,nofail 0 0' >>/etc/fstab
 			systemctl daemon-reload
@@ -78,17 +105,14 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 	return v
 }
 
-func newVM(t testing.TB, image, memory string) *VM {
+func newVM(t testing.TB, image string, o Options) *VM {
 	t.Helper()
 	// Not t.TempDir: a socket's path may have 108 characters, and a test's name is in that one.
 	dir, err := os.MkdirTemp("", "nodeagent-vm-") //nolint:usetesting // as said
 	if err != nil {
 		t.Fatal(err)
 	}
-	if memory == "" {
-		memory = "4G"
-	}
-	v := &VM{dir: dir, image: image, memory: memory}
+	v := &VM{dir: dir, image: image, memory: cmp.Or(o.Memory, "4G"), root: cmp.Or(o.RootDevice, "/dev/vda")}
 	t.Cleanup(func() {
 		if t.Failed() {
 			v.keepLogs(t)
