@@ -148,6 +148,19 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
+// execute runs a command to its end and returns its stdout. Its stderr is in the error.
+func execute(ctx context.Context, stdin io.Reader, env []string, name string, args ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("run %s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return stdout.Bytes(), nil
+}
+
 // run runs a command to its end. With stdout nil its output goes to the log if it fails.
 func (l *lab) run(ctx context.Context, dir string, stdout io.Writer, env []string, name string, args ...string) error {
 	var output bytes.Buffer

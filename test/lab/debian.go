@@ -60,14 +60,7 @@ func rootfs() artefact {
 		needs: []string{"kubernetes", "etcd"},
 		inputs: func(_ *lab, w io.Writer) error {
 			fmt.Fprintln(w, release, args)
-			return fs.WalkDir(imageFiles, ".", func(path string, d fs.DirEntry, err error) error {
-				if err != nil || d.IsDir() {
-					return err
-				}
-				content, err := imageFiles.ReadFile(path)
-				fmt.Fprintf(w, "%s %d\n%s", path, len(content), content)
-				return err
-			})
+			return hashFS(w, imageFiles)
 		},
 		make: func(ctx context.Context, l *lab, dir string, needs map[string]string) error {
 			files := filepath.Join(dir, "files")

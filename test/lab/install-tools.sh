@@ -2,7 +2,7 @@
 # Installs what the lab needs on a Debian or Ubuntu machine, Go aside. Quick when all is there.
 set -eu
 packages="
-	mmdebstrap debian-archive-keyring apt dpkg
+	mmdebstrap debian-archive-keyring apt dpkg gnupg
 	qemu-system-x86 qemu-utils genisoimage e2fsprogs fdisk util-linux
 	systemd-container dbus
 	iproute2 iptables nftables socat procps openssl

@@ -42,6 +42,13 @@ func Containerd17(ctx context.Context) (string, error) { return Build(ctx, "cont
 // of the images that `kubeadm config images list` names.
 func Images(ctx context.Context) (string, error) { return Build(ctx, "images") }
 
+// Repository is a directory with two signed flat apt repositories, to be used as
+// "file:DIR/kubernetes /" or served by any file server. kubernetes has kubeadm, kubelet and
+// kubectl in KubernetesVersion and OlderKubernetesVersion, kubernetes-cni and cri-tools;
+// debian has containerd.io and what the root file system lacks of Debian's. Their packages lie
+// in amd64, their public keys in Release.key, and RepositoryKey reads the private ones.
+func Repository(ctx context.Context) (string, error) { return Build(ctx, "repository") }
+
 // Rootfs is a directory whose "rootfs" is the Debian system of the VM image, as a plain
 // directory tree. Boot it under an overlay: it is shared and must not be written to.
 func Rootfs(ctx context.Context) (string, error) { return Build(ctx, "rootfs") }

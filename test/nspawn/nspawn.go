@@ -31,6 +31,7 @@ const (
 type Machine struct {
 	name   string
 	rootfs string
+	binds  []Bind
 	dir    string // holds the console's log and what is bound into the container
 	group  groups
 	spawn  *exec.Cmd
@@ -38,18 +39,21 @@ type Machine struct {
 	leader int           // PID 1 of the container, as the host sees it
 }
 
+// Bind is a directory of the host that is seen in the machine, read-only.
+type Bind struct{ Source, Target string }
+
 // Up boots rootfs, a directory tree that stays unchanged, and returns when systemd has started
 // everything. The machine goes down with the test; its console is printed if the test failed.
-func Up(t testing.TB, rootfs string) *Machine {
+func Up(t testing.TB, rootfs string, binds ...Bind) *Machine {
 	t.Helper()
-	m, err := boot(t, rootfs)
+	m, err := boot(t, rootfs, binds)
 	if err != nil {
 		t.Fatalf("boot %s: %v", rootfs, err)
 	}
 	return m
 }
 
-func boot(t testing.TB, rootfs string) (*Machine, error) {
+func boot(t testing.TB, rootfs string, binds []Bind) (*Machine, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("needs root")
 	}
@@ -61,7 +65,7 @@ func boot(t testing.TB, rootfs string) (*Machine, error) {
 		return nil, fmt.Errorf("no systemd in it: %w", err)
 	}
 	dir := t.TempDir()
-	m := &Machine{name: groupName(), rootfs: rootfs, dir: dir, ended: make(chan struct{})}
+	m := &Machine{name: groupName(), rootfs: rootfs, binds: binds, dir: dir, ended: make(chan struct{})}
 	// Registered before anything is made, so that half a machine is taken down as well.
 	t.Cleanup(func() {
 		if err := m.down(); err != nil {
@@ -104,6 +108,9 @@ func (m *Machine) start(path string) error {
 			return err
 		}
 		args = append(args, fmt.Sprintf("--bind=%s:/var/lib/%s", filepath.Join(m.dir, dir), dir))
+	}
+	for _, b := range m.binds {
+		args = append(args, fmt.Sprintf("--bind-ro=%s:%s", b.Source, b.Target))
 	}
 	// A shell joins the groups and becomes systemd-nspawn: it must be in them before it forks.
 	// It is PID 1 of a namespace around the container's own, so that with it all ends, also
