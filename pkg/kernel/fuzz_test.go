@@ -28,7 +28,7 @@ func FuzzSwapPath(f *testing.F) {
 }
 
 func FuzzSwapThatOthersMake(f *testing.F) {
-	for _, seed := range []string{"", "ResourceDisk.EnableSwap=y\r\n", " ResourceDisk.EnableSwap = \"Y\"#\nResourceDisk.EnableSwap", "a; (swapon -a)\n", "ExecStart=-/sbin/swapon /x"} {
+	for _, seed := range []string{"", "ResourceDisk.Format=y\nResourceDisk.EnableSwap=y\r\n", " ResourceDisk.EnableSwap = \"Y\"#\nResourceDisk.EnableSwap", "a; (swapon -a)\n", "ExecStart=-/sbin/swapon /x"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -135,7 +135,15 @@ func (m modules) load(ctx context.Context, k kernelModules, name string) error {
 			return fmt.Errorf("%w: it is hindered by %q in %s", failed, b.What, b.Where)
 		}
 	}
-	if ctx.Err() != nil || k.onDisk(name) {
+	if ctx.Err() != nil {
+		return failed
+	}
+	switch disabled, err := m.h.ReadFile("/proc/sys/kernel/modules_disabled"); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return errors.Join(failed, err)
+	case strings.TrimSpace(string(disabled)) == "1":
+		return fmt.Errorf("%w: the sysctl kernel.modules_disabled is 1, after which only a reboot loads any (it is loaded at boot)", failed)
+	case k.onDisk(name):
 		return failed
 	}
 	return fmt.Errorf("%w: %s", failed, m.remedy(k))

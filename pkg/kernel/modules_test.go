@@ -150,6 +150,11 @@ func TestModulesThatCannotBeLoaded(t *testing.T) {
 		}
 		wantError(t, Modules(h, false, nil).Apply(t.Context()), "load module overlay: run modprobe", "install the package kmod")
 	})
+	t.Run("loading is switched off", func(t *testing.T) {
+		h := machine(t, debianModules("6.1.0-9", map[string]string{"/proc/sys/kernel/modules_disabled": "1\n"}))
+		modprobes(t, h)
+		wantError(t, Modules(h, false, nil).Apply(t.Context()), "load module overlay: ", "kernel.modules_disabled is 1")
+	})
 	t.Run("on disk and broken", func(t *testing.T) {
 		h := machine(t, debianModules("6.1.0-9", nil))
 		modprobes(t, h)

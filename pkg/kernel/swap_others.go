@@ -161,22 +161,33 @@ func (s swap) waagent() ([]step.Change, error) {
 	return []step.Change{makesSwap(waagentConf, line, "ResourceDisk.EnableSwap=y", want)}, nil
 }
 
-// waagentSwap is the line that turns the switch on, 0 where none does. The last line holds.
-func waagentSwap(data []byte) (line int) {
+// waagentSwap is the line that turns the switch on, 0 where none does. The last line of a key
+// holds. Without its disk formatted the agent makes no swap on it.
+func waagentSwap(data []byte) int {
+	swap, _ := waagentSwitch(data, "ResourceDisk.EnableSwap")
+	_, format := waagentSwitch(data, "ResourceDisk.Format")
+	if !format {
+		return 0
+	}
+	return swap
+}
+
+// waagentSwitch is the line in which a switch was turned on, 0 where it is off.
+func waagentSwitch(data []byte, name string) (line int, on bool) {
 	number := 0
 	for text := range strings.Lines(string(data)) {
 		number++
-		key, value, _ := strings.Cut(strings.TrimRight(text, "\r\n"), "=")
-		if strings.TrimSpace(key) != "ResourceDisk.EnableSwap" {
+		key, value, assigns := strings.Cut(strings.TrimRight(text, "\r\n"), "=")
+		if !assigns || strings.TrimSpace(key) != name {
 			continue
 		}
 		value, _, _ = strings.Cut(value, "#")
-		line = 0
-		if strings.EqualFold(strings.Trim(value, "\" \t"), "y") {
+		line, on = 0, strings.EqualFold(strings.Trim(value, "\" \t"), "y")
+		if on {
 			line = number
 		}
 	}
-	return line
+	return line, on
 }
 
 // scripts finds lines that run swapon in the units and the script that an administrator has

@@ -18,6 +18,7 @@ type sysctlBoot struct {
 	file  string            // our file
 	lines []setting         // of all files, ours as it will be, in the order of their names
 	late  []setting         // of /etc/sysctl.conf, which `sysctl --system` reads last
+	ufw   []setting         // of the file that ufw has read when it starts
 }
 
 func (s sysctls) boot() (sysctlBoot, error) {
@@ -53,7 +54,8 @@ func (s sysctls) boot() (sysctlBoot, error) {
 		return sysctlBoot{}, err
 	}
 	b.late = parseSysctl(confFile{Path: sysctlConf, Data: data})
-	return b, nil
+	b.ufw, err = ufwSettings(s.h)
+	return b, err
 }
 
 // ours is our file as it is.
@@ -99,7 +101,7 @@ func (s sysctls) least(w wanted, others, ours []setting) string {
 }
 
 // overrides are the values that others set otherwise than our file says: systemd-sysctl at
-// boot, and `sysctl --system` whenever somebody runs it.
+// boot, `sysctl --system` whenever somebody runs it, and ufw whenever it starts.
 func (s sysctls) overrides(b sysctlBoot) ([]step.Change, error) {
 	boot, system := bootOrder(b.lines), slices.Concat(b.lines, b.late)
 	var changes []step.Change
@@ -121,7 +123,7 @@ func (s sysctls) overrides(b sysctlBoot) ([]step.Change, error) {
 			changes = append(changes, overridden(w, "after sysctl --system", late))
 		}
 	}
-	return changes, nil
+	return append(changes, s.byUFW(b)...), nil
 }
 
 // loses is the line that gives a sysctl another value than is wanted.
