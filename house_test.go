@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 		"pkg/etcdbackup/file", "pkg/host", "pkg/metrics", "pkg/step", "pkg/systemd",
 	},
 	// The section types come from the domains, and nothing else does.
-	"pkg/config":  {"pkg/bootstrap", "pkg/certs", "pkg/etcdbackup", "pkg/kernel"},
+	"pkg/config":  {"pkg/bootstrap", "pkg/certs", "pkg/etcdbackup", "pkg/host", "pkg/kernel"},
 	"pkg/agent":   {"pkg/host", "pkg/step"},
 	"pkg/metrics": {},
 	// Domains: access packages and step; no other domain, but bootstrap → kernel.

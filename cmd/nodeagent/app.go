@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -117,16 +116,19 @@ func (a *app) host() *host.Host { return host.New(a.root) }
 // errNoConfig is a host that nobody has written a configuration for.
 var errNoConfig = errors.New("there is no configuration")
 
-// loadConfig reads the file that --config names; below --root it is the image's own.
+// loadConfig reads the file that --config names; below --root it is the image's own, or else
+// this host's. What somebody else can write is not read.
 func (a *app) loadConfig(h *host.Host) (config.Config, error) {
-	data, err := h.ReadFile(a.configPath)
+	data, err := h.ReadTrusted(a.configPath, config.MaxSize)
 	if h.Offline && errors.Is(err, fs.ErrNotExist) {
-		data, err = os.ReadFile(a.configPath)
+		data, err = host.New("/").ReadTrusted(a.configPath, config.MaxSize)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return config.Config{}, fmt.Errorf("%w: %s does not exist; `nodeagent config init` writes one", errNoConfig, a.configPath)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrPermission):
+		return config.Config{}, fmt.Errorf("read configuration: %w; run this as root", err)
+	case err != nil:
 		return config.Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	return config.Parse(a.configPath, data)

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -18,8 +18,12 @@ func (a *app) configCommand() *cobra.Command {
 			Use:   "check",
 			Short: "Say everything that is wrong with the configuration",
 			RunE: func(*cobra.Command, []string) error {
-				_, err := a.loadConfig(a.host())
+				h := a.host()
+				cfg, err := a.loadConfig(h)
 				if err != nil {
+					return err
+				}
+				if _, err := webConfigFile(h, cfg); err != nil && !h.Offline {
 					return err
 				}
 				_, err = fmt.Fprintf(a.stderr, "%s is fine\n", a.configPath)
@@ -28,7 +32,7 @@ func (a *app) configCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use:   "print",
-			Short: "Print the effective configuration, every default included",
+			Short: "Print the effective configuration, every default included and no secret",
 			RunE:  func(*cobra.Command, []string) error { return a.printConfig() },
 		},
 		a.configInitCommand(),
@@ -41,9 +45,25 @@ func (a *app) printConfig() error {
 	if err != nil {
 		return err
 	}
-	enc := yaml.NewEncoder(a.stdout)
-	enc.SetIndent(2)
-	return errors.Join(enc.Encode(cfg), enc.Close())
+	out, err := cfg.Print()
+	if err != nil {
+		return err
+	}
+	_, err = a.stdout.Write(out)
+	return err
+}
+
+// webConfigFile is the path of metrics.webConfigFile, which others must not be able to read; ""
+// where none is given.
+func webConfigFile(h *host.Host, cfg config.Config) (string, error) {
+	if cfg.Metrics.WebConfigFile == "" {
+		return "", nil
+	}
+	path, err := h.SecretFile(cfg.Metrics.WebConfigFile)
+	if err != nil {
+		return "", fmt.Errorf("metrics.webConfigFile: %w", err)
+	}
+	return path, nil
 }
 
 func (a *app) configInitCommand() *cobra.Command {
@@ -62,13 +82,6 @@ func (a *app) configInitCommand() *cobra.Command {
 	return cmd
 }
 
-const firstConfig = `# The configuration of nodeagent on this host; "nodeagent config print" shows every default.
-role: %s # control-plane | worker | etcd
-network:
-  cni: bridge # a single node, no add-on needed; or leave it out and give the manifests:
-# addons: [/etc/nodeagent/addons/flannel.yaml]
-`
-
 func (a *app) initConfig(role string) error {
 	h := a.host()
 	there, err := h.Exists(a.configPath)
@@ -78,7 +91,7 @@ func (a *app) initConfig(role string) error {
 	if there {
 		return fmt.Errorf("write configuration: %s is there already, and stays as it is", a.configPath)
 	}
-	if err := h.WriteFile(a.configPath, fmt.Appendf(nil, firstConfig, role), 0o600); err != nil {
+	if err := h.WriteFile(a.configPath, config.First(bootstrap.Role(role)), 0o600); err != nil {
 		return err
 	}
 	_, err = io.WriteString(a.stderr, a.configPath+" is written: look it over, then `nodeagent plan` and `nodeagent apply`\n")

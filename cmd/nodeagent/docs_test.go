@@ -18,7 +18,11 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // TestExample: the example that the package brings is a configuration.
 func TestExample(t *testing.T) {
-	if _, err := config.Load("../../deploy/examples/config.yaml"); err != nil {
+	data, err := os.ReadFile("../../deploy/examples/config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Parse("config.yaml", data); err != nil {
 		t.Error(err)
 	}
 }

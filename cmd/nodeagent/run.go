@@ -122,6 +122,9 @@ func (d *daemon) serve(ctx context.Context, s *session, hup <-chan os.Signal) (n
 // load reads the configuration; nil is a host without one.
 func (d *daemon) load() (*config.Config, error) {
 	cfg, err := d.app.loadConfig(d.host)
+	if err == nil {
+		cfg.Metrics.WebConfigFile, err = webConfigFile(d.host, cfg)
+	}
 	idle := errors.Is(err, errNoConfig)
 	d.metrics.ConfigLoaded(err == nil || idle, idle, time.Now())
 	if idle {

@@ -24,6 +24,8 @@ const module = "github.com/nodeagent/nodeagent/"
 type key struct {
 	path     string // kernel.sysctls[].name
 	section  bool   // a mapping of further keys, at the top of the file
+	mapping  bool   // a mapping of further keys, anywhere
+	element  bool   // within what is a list's element, or absent unless it is given
 	kind     string
 	required bool
 	def      string // as it would be written; "" where a list's element has none
@@ -78,7 +80,9 @@ func (r *reader) fields(v reflect.Value, path string, defaults bool) error {
 			element = element.Elem()
 		}
 		nested := element.Kind() == reflect.Struct && element != reflect.TypeFor[bootstrap.Passthrough]()
-		k.section = nested && path == "" && element == field.Type
+		k.mapping = nested && element == field.Type && defaults
+		k.section = k.mapping && path == ""
+		k.element = !defaults
 		if defaults && !k.section {
 			if k.def, err = flow(inner.Interface()); err != nil {
 				return err
@@ -184,16 +188,66 @@ const configIntro = `# Configuration
 
 One YAML file, ` + "`/etc/nodeagent/config.yaml`" + `, describes the node. Only ` + "`role`" + ` has to be there.
 Unknown keys, keys given twice and values of another type are errors, which name the file, the line
-and the nearest known key. A duration needs its unit: ` + "`30s`, `10m`, `6h`" + `. A list in the file
-replaces the default list.
+and the nearest known key; all that is wrong is told at once. A duration needs its unit: ` + "`30s`, `10m`, `6h`" + `.
+A list in the file replaces the default list. A section or key without a value has its default.
 
-` + "`nodeagent config init`" + ` writes a first file, ` + "`nodeagent config check`" + ` says what is wrong with it,
-` + "`nodeagent config print`" + ` shows it with every default.
+` + "`nodeagent config init`" + ` writes a first file, with every key commented out beside its default and its
+help; ` + "`nodeagent config check`" + ` says what is wrong with it, ` + "`nodeagent config print`" + ` shows it with every
+default and without secrets.
+
+## Who may write it
+
+The agent is root, and so is whoever writes its configuration. The file is refused when its group or others can
+write it, when it belongs to neither root nor the user who runs the command, and when somebody else can put
+another one in its place: a directory or link on the way to it belongs to another user, or a directory can be
+written by everybody and is not sticky. With ` + "`--root`" + ` this is looked at from the image's root on. A file of more than
+1 MiB is refused too.
+
+## Secrets
+
+The file holds no secrets. Keys whose name ends in ` + "`File`" + ` and whose meaning below speaks of a secret name a
+file with it, which is refused unless it is a regular one of root's that nobody else can read or write. Instead of
+a path they take ` + "`credential:NAME`" + `, a credential that systemd hands to the unit:
+
+` + "```ini" + `
+# /etc/systemd/system/nodeagent.service.d/credentials.conf
+[Service]
+LoadCredential=web:/etc/nodeagent/web.yaml
+` + "```" + `
+
+` + "```yaml" + `
+metrics:
+  webConfigFile: credential:web
+` + "```" + `
+
+A command that somebody types finds those of the running unit. What is passed through to kubeadm may hold a token
+or a key; ` + "`config print`" + ` shows REDACTED in their place.
+
+## Passed through to kubeadm
+
+What kubeadm knows and this file does not is given under ` + "`kubeadm`" + ` in its own words and merged over what the agent
+renders. One rule keeps the two apart: what the agent sets itself cannot be given there, since the rest of the agent
+goes by its own key. The one exception is the kubelet's argument ` + "`node-ip`" + `, where yours wins: dual stack needs two addresses.
+
 `
+
+// ownKeys is the table of what cannot be passed through.
+func ownKeys() string {
+	var b strings.Builder
+	b.WriteString("| Not below `kubeadm` | but |\n|---|---|\n")
+	for _, k := range bootstrap.OwnKeys() {
+		instead := "`" + k.Instead + "`"
+		if k.Instead == "" {
+			instead = "always `" + k.Always + "`, which may be said"
+		}
+		fmt.Fprintf(&b, "| `%s.%s` | %s |\n", k.Document, k.Path, instead)
+	}
+	return b.String()
+}
 
 func configMarkdown(keys []key) string {
 	var b strings.Builder
-	b.WriteString(header + configIntro)
+	b.WriteString(header + configIntro + ownKeys())
 	const columns = "\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
 	b.WriteString("\n## At the top" + "\n" + columns)
 	for _, k := range keys {

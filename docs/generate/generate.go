@@ -29,7 +29,9 @@ func Files(checkout string, root *cobra.Command) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write manual page: %w", err)
 	}
+	reference := []byte(configReference(keys))
 	return map[string][]byte{
+		"pkg/config/reference.yaml":     reference, // what config init writes
 		"docs/config.md":                []byte(configMarkdown(keys)),
 		"docs/metrics.md":               []byte(metricsMarkdown(list)),
 		"docs/cli.md":                   []byte(cliMarkdown(root, commands)),

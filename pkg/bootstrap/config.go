@@ -138,6 +138,7 @@ type KubeadmConfig struct {
 	// Join makes the host join a cluster. Not in this version.
 	Join Passthrough `yaml:"join"`
 	// ClusterConfiguration is merged over what the agent renders; kubeadm itself validates it.
+	// Keys that the agent makes of its own (subnets, addresses, names, versions) are refused.
 	ClusterConfiguration Passthrough `yaml:"clusterConfiguration"`
 	// InitConfiguration is merged in the same way.
 	InitConfiguration Passthrough `yaml:"initConfiguration"`
@@ -156,6 +157,7 @@ func (c KubeadmConfig) Validate() error {
 	if c.ControlPlaneEndpoint != "" && strings.ContainsAny(c.ControlPlaneEndpoint, "/ ") {
 		errs = append(errs, fmt.Errorf("controlPlaneEndpoint: %q is not host or host:port", c.ControlPlaneEndpoint))
 	}
+	errs = append(errs, c.validateOwn())
 	return errors.Join(errs...)
 }
 

@@ -30,6 +30,21 @@ func (p *Passthrough) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// LineError is what is wrong with a mapping on one line of its file.
+type LineError struct {
+	Line int
+	Err  error
+}
+
+func (e LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap is the error without its line.
+func (e LineError) Unwrap() error { return e.Err }
+
+func onLine(line int, format string, args ...any) error {
+	return LineError{Line: line, Err: fmt.Errorf(format, args...)}
+}
+
 // maxNodes bounds what a few aliases of aliases can grow to.
 const maxNodes = 100_000
 
@@ -45,10 +60,10 @@ func (c *copier) copy(node *yaml.Node) (*yaml.Node, error) {
 		node = node.Alias
 	}
 	if slices.Contains(c.above, node) {
-		return nil, fmt.Errorf("line %d: *%s holds itself", line, node.Anchor)
+		return nil, onLine(line, "*%s holds itself", node.Anchor)
 	}
 	if c.left--; c.left < 0 {
-		return nil, errors.New("is too large")
+		return nil, onLine(line, "the aliases stand for too much")
 	}
 	if node.Anchor != "" {
 		c.above = append(c.above, node)
@@ -65,11 +80,11 @@ func (c *copier) copy(node *yaml.Node) (*yaml.Node, error) {
 		if node.Kind == yaml.MappingNode && i%2 == 0 {
 			switch {
 			case kept.Kind != yaml.ScalarNode:
-				return nil, fmt.Errorf("line %d: a key must be a single value", child.Line)
+				return nil, onLine(child.Line, "a key must be a single value")
 			case kept.Tag == "!!merge":
-				return nil, fmt.Errorf("line %d: %q is not merged here: write the keys out", child.Line, kept.Value)
+				return nil, onLine(child.Line, "%q is not merged here: write the keys out", kept.Value)
 			case keys[kept.Value]:
-				return nil, fmt.Errorf("line %d: %q is there twice", child.Line, kept.Value)
+				return nil, onLine(child.Line, "%q is there twice", kept.Value)
 			}
 			keys[kept.Value] = true
 		}

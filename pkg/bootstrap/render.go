@@ -71,7 +71,12 @@ type (
 	}
 )
 
-const kubeadmAPI = "kubeadm.k8s.io/v1beta4"
+const (
+	kubeadmAPI   = "kubeadm.k8s.io/v1beta4"
+	kubeletAPI   = "kubelet.config.k8s.io/v1beta1"
+	kubeProxyAPI = "kubeproxy.config.k8s.io/v1alpha1"
+	cgroupDriver = "systemd" // containerd is configured so too
+)
 
 // RenderKubeadm is the file that kubeadm init is given: four documents, the operator's own
 // settings merged over ours.
@@ -95,10 +100,10 @@ func RenderKubeadm(c Cluster) ([]byte, error) {
 			APIServer:  apiServer{CertSANs: c.Kubeadm.CertSANs},
 		}, c.Kubeadm.ClusterConfiguration},
 		{kubeletConfiguration{
-			APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration", CgroupDriver: "systemd",
+			APIVersion: kubeletAPI, Kind: "KubeletConfiguration", CgroupDriver: cgroupDriver,
 		}, c.Kubeadm.KubeletConfiguration},
 		{kubeProxyConfiguration{
-			APIVersion: "kubeproxy.config.k8s.io/v1alpha1", Kind: "KubeProxyConfiguration",
+			APIVersion: kubeProxyAPI, Kind: "KubeProxyConfiguration",
 		}, c.Kubeadm.KubeProxyConfiguration},
 	}
 	var out bytes.Buffer
@@ -183,19 +188,25 @@ func indexOf(mapping *yaml.Node, key string) int {
 	return -1
 }
 
-// lookup is the scalar at a path of keys in what is passed through, "" where there is none.
-func (p Passthrough) lookup(path ...string) string {
+// at is what lies at a path of keys in what is passed through, nil where there is nothing.
+func (p Passthrough) at(path ...string) *yaml.Node {
 	node := p.node
 	for _, key := range path {
 		if node == nil || node.Kind != yaml.MappingNode {
-			return ""
+			return nil
 		}
 		at := indexOf(node, key)
 		if at < 0 {
-			return ""
+			return nil
 		}
 		node = node.Content[at]
 	}
+	return node
+}
+
+// lookup is the scalar at a path of keys in what is passed through, "" where there is none.
+func (p Passthrough) lookup(path ...string) string {
+	node := p.at(path...)
 	if node == nil || node.Kind != yaml.ScalarNode {
 		return ""
 	}

@@ -32,7 +32,7 @@ func TestRenderKubeadm(t *testing.T) {
 				ControlPlaneEndpoint: "api.example.com:6443",
 				CertSANs:             []string{"api.example.com", "192.0.2.1"},
 				ClusterConfiguration: passthrough(t, `
-networking: {dnsDomain: cluster.example.com, podSubnet: 10.0.0.0/16}
+networking: {dnsDomain: cluster.example.com}
 apiServer:
   extraArgs: [{name: audit-log-maxage, value: "30"}]
 encryptionAlgorithm: ECDSA-P256
@@ -44,7 +44,7 @@ nodeRegistration:
   kubeletExtraArgs: [{name: v, value: "2"}]
 skipPhases: [addon/kube-proxy]
 `),
-				KubeletConfiguration:   passthrough(t, "cgroupDriver: cgroupfs\nfailSwapOn: false\n"),
+				KubeletConfiguration:   passthrough(t, "failSwapOn: false\n"),
 				KubeProxyConfiguration: passthrough(t, "mode: nftables\n"),
 			}
 		},
@@ -157,7 +157,7 @@ func TestNewPassthrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	var p Passthrough
-	wantError(t, p.UnmarshalYAML(doc.Content[0]), "too large")
+	wantError(t, p.UnmarshalYAML(doc.Content[0]), "too much")
 }
 
 func TestNodeName(t *testing.T) {

@@ -112,12 +112,7 @@ func (c Config) swap(d Deps) step.Step {
 
 // ipv6 says whether pods or services have IPv6 addresses.
 func (c Config) ipv6() bool {
-	kubeadm := c.Kubeadm.ClusterConfiguration
-	subnets := []string{
-		c.Network.PodSubnet, c.Network.ServiceSubnet,
-		kubeadm.lookup("networking", "podSubnet"), kubeadm.lookup("networking", "serviceSubnet"),
-	}
-	return strings.Contains(strings.Join(subnets, ","), ":")
+	return strings.Contains(c.Network.PodSubnet+c.Network.ServiceSubnet, ":")
 }
 
 // address is the one that is advertised: the operator's, or the default route's source.

@@ -24,15 +24,14 @@ func TestKernelStepsFollowTheConfiguration(t *testing.T) {
 		has    string
 		hasNot string
 	}{
-		"plain":          {func(*Config) {}, "kernel/modules", "nf_conntrack", "ip_vs"},
-		"ipvs":           {func(c *Config) { c.Kubeadm.KubeProxyConfiguration = passthrough("mode: ipvs") }, "kernel/modules", "ip_vs_wrr", "nothing"},
-		"nftables":       {func(c *Config) { c.Kubeadm.KubeProxyConfiguration = passthrough("mode: nftables") }, "kernel/modules", "overlay", "ip_vs"},
-		"IPv4":           {func(*Config) {}, "kernel/sysctl", "net.ipv4.ip_forward = 1", "ipv6"},
-		"dual stack":     {func(c *Config) { c.Network.PodSubnet = "10.244.0.0/16,fd00::/56" }, "kernel/sysctl", "net.ipv6.conf.all.forwarding = 1", "nothing"},
-		"services":       {func(c *Config) { c.Network.ServiceSubnet = "fd00::/112" }, "kernel/sysctl", "net.ipv6.conf.all.forwarding = 1", "nothing"},
-		"passed through": {func(c *Config) { c.Kubeadm.ClusterConfiguration = passthrough("networking: {podSubnet: 'fd00::/56'}") }, "kernel/sysctl", "net.ipv6", "nothing"},
-		"swap off":       {func(*Config) {}, "kernel/swap", "unit swap.target", "failSwapOn"},
-		"swap kept":      {func(c *Config) { c.Kernel.Swap = "keep" }, "kernel/swap", "failSwapOn", "swap.target"},
+		"plain":      {func(*Config) {}, "kernel/modules", "nf_conntrack", "ip_vs"},
+		"ipvs":       {func(c *Config) { c.Kubeadm.KubeProxyConfiguration = passthrough("mode: ipvs") }, "kernel/modules", "ip_vs_wrr", "nothing"},
+		"nftables":   {func(c *Config) { c.Kubeadm.KubeProxyConfiguration = passthrough("mode: nftables") }, "kernel/modules", "overlay", "ip_vs"},
+		"IPv4":       {func(*Config) {}, "kernel/sysctl", "net.ipv4.ip_forward = 1", "ipv6"},
+		"dual stack": {func(c *Config) { c.Network.PodSubnet = "10.244.0.0/16,fd00::/56" }, "kernel/sysctl", "net.ipv6.conf.all.forwarding = 1", "nothing"},
+		"services":   {func(c *Config) { c.Network.ServiceSubnet = "fd00::/112" }, "kernel/sysctl", "net.ipv6.conf.all.forwarding = 1", "nothing"},
+		"swap off":   {func(*Config) {}, "kernel/swap", "unit swap.target", "failSwapOn"},
+		"swap kept":  {func(c *Config) { c.Kernel.Swap = "keep" }, "kernel/swap", "failSwapOn", "swap.target"},
 		"swap kept for all": {func(c *Config) {
 			c.Kernel.Swap = "keep"
 			c.Kubeadm.KubeletConfiguration = passthrough("failSwapOn: false")

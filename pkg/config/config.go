@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"net"
 	"slices"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/certs"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/kernel"
 )
 
@@ -80,8 +81,24 @@ type MetricsConfig struct {
 	// Listen is the address of /metrics, /healthz, /readyz and the page; nothing listens when
 	// it is empty.
 	Listen string `yaml:"listen"`
-	// WebConfigFile is an exporter-toolkit file with TLS, client certificates, basic auth.
+	// WebConfigFile is an exporter-toolkit file with TLS, client certificates, basic auth: an
+	// absolute path, or "credential:NAME" for a systemd credential. Its hashes of passwords are
+	// secrets, so that the file is refused when others can read it.
 	WebConfigFile string `yaml:"webConfigFile"`
+}
+
+// Validate says what is wrong with the section.
+func (c MetricsConfig) Validate() error {
+	var errs []error
+	if _, port, err := net.SplitHostPort(c.Listen); c.Listen != "" && (err != nil || port == "") {
+		errs = append(errs, fmt.Errorf("listen: %q is not an address and port like 127.0.0.1:10980", c.Listen))
+	}
+	if c.WebConfigFile != "" {
+		if err := host.ValidateSecret(c.WebConfigFile); err != nil {
+			errs = append(errs, fmt.Errorf("webConfigFile: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // LogConfig is the section "log".
@@ -123,23 +140,24 @@ func Default() Config {
 func (c Config) Validate() error {
 	return errors.Join(
 		c.Role.Validate(),
-		within("node", c.Node.Validate()),
-		within("network", c.Network.Validate()),
-		within("preflight", c.Preflight.Validate()),
-		within("kernel", c.Kernel.Validate()),
-		within("packages", c.Packages.Validate()),
-		within("images", c.Images.Validate()),
-		within("kubeadm", c.Kubeadm.Validate()),
+		prefix("node", c.Node.Validate()),
+		prefix("network", c.Network.Validate()),
+		prefix("preflight", c.Preflight.Validate()),
+		prefix("kernel", c.Kernel.Validate()),
+		prefix("packages", c.Packages.Validate()),
+		prefix("images", c.Images.Validate()),
+		prefix("kubeadm", c.Kubeadm.Validate()),
 		bootstrap.ValidateAddons(c.Addons),
-		within("backup", c.Backup.Validate()),
-		within("certs", c.Certs.Validate()),
-		within("drift", c.Drift.Validate()),
-		within("log", c.Log.Validate()),
+		prefix("backup", c.Backup.Validate()),
+		prefix("certs", c.Certs.Validate()),
+		prefix("drift", c.Drift.Validate()),
+		prefix("metrics", c.Metrics.Validate()),
+		prefix("log", c.Log.Validate()),
 	)
 }
 
-// within puts the section's name before each complaint about it.
-func within(section string, err error) error {
+// prefix puts the section's name before each complaint about it.
+func prefix(section string, err error) error {
 	var errs []error
 	for _, e := range flatten(err) {
 		errs = append(errs, fmt.Errorf("%s.%w", section, e))
@@ -161,13 +179,4 @@ func flatten(err error) []error {
 		out = append(out, flatten(e)...)
 	}
 	return out
-}
-
-// Load reads and validates the file at path. A file that is not there is fs.ErrNotExist.
-func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	return Parse(path, data)
 }

@@ -42,15 +42,9 @@ func ValidateSecret(source string) error {
 // are followed. Line breaks at the end are cut off, and nothing left is an error. No error
 // holds any of it.
 func (h *Host) ReadSecret(source string) ([]byte, error) {
-	if err := ValidateSecret(source); err != nil {
+	path, err := h.secretPath(source)
+	if err != nil {
 		return nil, fmt.Errorf("read secret: %w", err)
-	}
-	path := source
-	if name, is := strings.CutPrefix(source, credentialPrefix); is {
-		if h.Offline {
-			return nil, fmt.Errorf("read secret %s: the tree at %s is not a running machine", source, h.Root)
-		}
-		path = filepath.Join(h.credentials(), name)
 	}
 	data, err := h.readPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) && path != source {
@@ -60,6 +54,34 @@ func (h *Host) ReadSecret(source string) ([]byte, error) {
 		return nil, fmt.Errorf("read secret: %w", err)
 	}
 	return data, nil
+}
+
+// SecretFile is the file that ReadSecret would read, for a library that reads it itself. It is
+// refused as ReadSecret refuses it.
+func (h *Host) SecretFile(source string) (string, error) {
+	if _, err := h.ReadSecret(source); err != nil {
+		return "", err
+	}
+	path, err := h.secretPath(source)
+	if err != nil {
+		return "", err
+	}
+	return h.follow(path)
+}
+
+// secretPath is where a secret lies.
+func (h *Host) secretPath(source string) (string, error) {
+	if err := ValidateSecret(source); err != nil {
+		return "", err
+	}
+	name, is := strings.CutPrefix(source, credentialPrefix)
+	if !is {
+		return source, nil
+	}
+	if h.Offline {
+		return "", fmt.Errorf("%s: the tree at %s is not a running machine", source, h.Root)
+	}
+	return filepath.Join(h.credentials(), name), nil
 }
 
 // credentials is the directory of this process's credentials, or of the running unit's.

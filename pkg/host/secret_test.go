@@ -112,3 +112,23 @@ func TestValidateSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestSecretFile(t *testing.T) {
+	h, _ := inner(t)
+	h.Offline = false
+	write(t, h, "/etc/good", secret, 0o600)
+	write(t, h, "/etc/world", secret, 0o604)
+	link(t, h, "/etc/good", "etc/link")
+	write(t, h, "/run/mine/web", secret, 0o400)
+	t.Setenv("CREDENTIALS_DIRECTORY", "/run/mine")
+	for source, want := range map[string]string{"/etc/good": "etc/good", "/etc/link": "etc/good", "credential:web": "run/mine/web"} {
+		if got, err := h.SecretFile(source); err != nil || got != filepath.Join(h.Root, want) {
+			t.Errorf("%s: %s, %v", source, got, err)
+		}
+	}
+	for _, source := range []string{"/etc/world", "/etc/none", "credential:none", "relative"} {
+		if got, err := h.SecretFile(source); got != "" || err == nil || !strings.HasPrefix(err.Error(), "read secret") {
+			t.Errorf("%s: %q, %v", source, got, err)
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package config
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPrintRedacts(t *testing.T) {
+	cfg := mustParse(t, `
+role: control-plane
+kubeadm:
+  clusterConfiguration:
+    apiServer:
+      extraEnvs: [{name: HTTPS_PROXY, value: "http://me:hunter2@proxy.example.com:3128/x@y"}]
+  initConfiguration:
+    bootstrapTokens: [{token: abcdef.hunter2hunter2aa, ttl: 1h}]
+    certificateKey: hunter2
+    nodeRegistration: {kubeletExtraArgs: [{name: v, value: "2"}]}
+`)
+	before := mustPrint(t, cfg)
+	printed, err := cfg.Print()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"{token: REDACTED, ttl: 1h}", "certificateKey: REDACTED", `value: "http://REDACTED@proxy.example.com:3128/x@y"`,
+		"keepLast: 28", `{name: v, value: "2"}`, "serviceSubnet: 10.96.0.0/12",
+	} {
+		if !strings.Contains(string(printed), want) {
+			t.Errorf("%q is not in:\n%s", want, printed)
+		}
+	}
+	if strings.Contains(string(printed), "hunter2") {
+		t.Errorf("a secret is in:\n%s", printed)
+	}
+	if diff := cmp.Diff(before, mustPrint(t, cfg)); diff != "" {
+		t.Errorf("printing changed the configuration: %s", diff)
+	}
+	again, err := mustParse(t, string(printed)).Print()
+	if err != nil || string(again) != string(printed) {
+		t.Errorf("printed, read and printed: %v\n%s", err, cmp.Diff(string(printed), string(again)))
+	}
+}
