@@ -15,6 +15,8 @@ import (
 const (
 	maxArchiveMembers = 100_000
 	maxArchiveIndex   = 4 << 20 // bytes of manifest.json or index.json
+	// tarBlock is what a tar file is made of; one of zeros, at least, is behind the last member.
+	tarBlock = 512
 )
 
 // archiveImages are the names that containerd gives the images of an archive when it imports
@@ -51,19 +53,31 @@ func archiveImages(r io.ReadSeeker) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-func archiveIndexes(r io.Reader) (index, manifest []byte, err error) {
+func archiveIndexes(r io.ReadSeeker) (index, manifest []byte, err error) {
 	members := tar.NewReader(r)
+	end := int64(0) // of the last member
 	for n := 0; ; n++ {
 		header, err := members.Next()
+		at, seekErr := r.Seek(0, io.SeekCurrent)
+		if seekErr != nil {
+			return nil, nil, seekErr
+		}
+		if errors.Is(err, io.EOF) && n > 0 && at < end+tarBlock {
+			return nil, nil, errors.New("is cut off: it ends between two members; copy it again")
+		}
 		if errors.Is(err, io.EOF) && n > 0 {
 			return index, manifest, nil
 		}
 		if errors.Is(err, io.EOF) {
 			return nil, nil, errors.New("is empty")
 		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, nil, fmt.Errorf("read tar: is cut off: %w; copy it again", err)
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("read tar: %w", err)
 		}
+		end = at + (header.Size+tarBlock-1)/tarBlock*tarBlock
 		if n == maxArchiveMembers {
 			return nil, nil, fmt.Errorf("has more than %d members", maxArchiveMembers)
 		}

@@ -62,7 +62,7 @@ func TestArchiveImages(t *testing.T) {
 		{name: "bad JSON", data: tarOf(t, member{"manifest.json", "{"}), err: "read manifest.json"},
 		{name: "huge index", data: tarOf(t, member{"manifest.json", strings.Repeat(" ", maxArchiveIndex+1)}), err: "larger than"},
 		{name: "empty", data: "", err: "is empty"},
-		{name: "cut off", data: dockerArchive(t, "a:1")[:50_000], err: "read tar"},
+		{name: "cut off", data: dockerArchive(t, "a:1")[:50_000], err: "read tar: is cut off"},
 		{name: "gzip", data: "\x1f\x8b\x08\x00\x00", err: "is compressed"},
 		{name: "zstd", data: "\x28\xb5\x2f\xfd\x00", err: "is compressed"},
 		{name: "no tar", data: strings.Repeat("text ", 1000), err: "read tar"},
@@ -79,6 +79,25 @@ func TestArchiveImages(t *testing.T) {
 				t.Errorf("%v %s", err, diff)
 			}
 		})
+	}
+}
+
+// An archive that was cut off anywhere, between two members too, is known for it: the images that
+// it names are not all in it.
+func TestArchiveCutOffAnywhere(t *testing.T) {
+	for name, whole := range map[string]string{
+		"docker": tarOf(t, member{"manifest.json", `[{"RepoTags":["a:1"]}]`}, member{"empty", ""}, member{"layer.tar", strings.Repeat("\x00", 3000)}),
+		"OCI":    tarOf(t, member{"index.json", ociIndex}, member{"blobs/sha256/0", strings.Repeat("x", 1024)}),
+	} {
+		if _, err := archiveImages(strings.NewReader(whole)); err != nil {
+			t.Fatal(err)
+		}
+		end := len(whole) - 2*tarBlock
+		for at := range end + 1 {
+			if names, err := archiveImages(strings.NewReader(whole[:at])); err == nil {
+				t.Errorf("%s, cut off at %d of %d: %v", name, at, len(whole), names)
+			}
+		}
 	}
 }
 
@@ -219,6 +238,20 @@ func TestImagesErrors(t *testing.T) {
 	h.Offline = true
 	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {
 		t.Errorf("offline: %v", err)
+	}
+}
+
+// One archive that was cut off stops the import of all: nothing is imported half.
+func TestImagesCutOff(t *testing.T) {
+	f := &fakeCtr{}
+	h := imagesHost(t, f)
+	answering(t, h)
+	whole := dockerArchive(t, "r.io/b:1")
+	put(t, h, "/b.tar", whole[:len(whole)-1024], 0o644)
+	results, err := step.Apply(t.Context(), []step.Step{Images(h, []string{"/a.tar", "/b.tar"})}, nil)
+	wantError(t, err, "read image archive /b.tar: is cut off", "copy it again")
+	if results[0].Outcome != step.Failed || len(f.imported) > 0 {
+		t.Errorf("%v, imported %v", results, f.imported)
 	}
 }
 

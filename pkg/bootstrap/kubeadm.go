@@ -103,6 +103,9 @@ func (i Init) check(ctx context.Context) ([]step.Change, error) {
 		if err := i.refuse(ctx); err != nil {
 			return nil, err
 		}
+		if _, err := i.Address(ctx); err != nil {
+			return nil, err // a plan is the time to hear of it
+		}
 		return []step.Change{{Subject: "control plane", Have: "absent", Want: "made by kubeadm init"}}, nil
 	case len(missing) > 0:
 		return nil, fmt.Errorf("control plane is half-done: %s is there, %s is not; look at %s, then `kubeadm reset -f` and `nodeagent apply` begin anew",

@@ -136,8 +136,12 @@ func (h *Host) Open(path string) (*os.File, error) {
 // asSeen names the path in an error as the machine sees it, not as it lies below Root.
 func (h *Host) asSeen(err error, path string) error {
 	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	var linkErr *os.LinkError // of a rename or a link: both its names are real ones
+	switch {
+	case errors.As(err, &pathErr):
 		return &fs.PathError{Op: pathErr.Op, Path: path, Err: pathErr.Err}
+	case errors.As(err, &linkErr):
+		return &fs.PathError{Op: linkErr.Op, Path: path, Err: linkErr.Err}
 	}
 	return err
 }

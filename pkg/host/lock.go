@@ -39,13 +39,14 @@ func (h *Host) TryLock(name, purpose string) (unlock func(), err error) {
 	if err := h.MkdirAll(lockDir, 0o755); err != nil {
 		return nil, fmt.Errorf("take lock %q: %w", name, err)
 	}
-	path, err := h.Path(filepath.Join(lockDir, name+".lock"))
+	file := filepath.Join(lockDir, name+".lock")
+	path, err := h.Path(file)
 	if err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("take lock %q: %w", name, err)
+		return nil, fmt.Errorf("take lock %q: %w", name, h.asSeen(err, file))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, readErr := os.ReadFile(path)

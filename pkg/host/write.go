@@ -139,7 +139,7 @@ func (h *Host) Symlink(target, path string) error {
 		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
 	if err := makeLink(target, real, err == nil); err != nil {
-		return fmt.Errorf("link %s: %w", path, err)
+		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
 	return SyncDir(filepath.Dir(real))
 }

@@ -15,8 +15,13 @@ import (
 // ErrNoAddress says that the routes do not tell the node's address.
 var ErrNoAddress = errors.New("no default route with an address of this host: set node.address")
 
+// ErrManyAddresses says that default routes of equal metric tell different addresses: which one
+// the kernel takes differs from one connection to the next.
+var ErrManyAddresses = errors.New("set node.address to the one that is meant")
+
 // NodeAddress is the source address of the host's default route, of IPv4 if there is one, else
-// of IPv6. It is ErrNoAddress when no default route tells one.
+// of IPv6; of several routes that of the lowest metric. It is ErrNoAddress when no default route
+// tells one, and ErrManyAddresses when those of the lowest metric disagree.
 func NodeAddress(ctx context.Context) (netip.Addr, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -34,7 +39,11 @@ func NodeAddress(ctx context.Context) (netip.Addr, error) {
 		if err != nil {
 			return netip.Addr{}, fmt.Errorf("find node address: %w", err)
 		}
-		if addr, ok := chooseAddress(routes, addrs); ok {
+		addr, err := chooseAddress(routes, addrs)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("find node address: %w", err)
+		}
+		if addr.IsValid() {
 			return addr, nil
 		}
 	}
@@ -58,19 +67,53 @@ func list(handle *netlink.Handle, family int) (routes []netlink.Route, addrs []n
 
 // chooseAddress is the source address of the default route with the lowest metric that has
 // one: the route's own preferred source, else the link's address in the gateway's network, else
-// the link's first. Routes and addresses are of one family.
-func chooseAddress(routes []netlink.Route, addrs []netlink.Addr) (netip.Addr, bool) {
+// the link's first. Routes and addresses are of one family. The zero address is none.
+func chooseAddress(routes []netlink.Route, addrs []netlink.Addr) (netip.Addr, error) {
 	var best netip.Addr
-	metric := 0
-	for _, r := range routes {
-		if !isDefault(r) || best.IsValid() && r.Priority >= metric {
+	var from netlink.Route
+	var other error
+	for _, r := range paths(routes) {
+		if best.IsValid() && r.Priority > from.Priority {
 			continue
 		}
-		if addr, ok := sourceOf(r, addrs); ok {
-			best, metric = addr, r.Priority
+		addr, ok := sourceOf(r, addrs)
+		switch {
+		case !ok:
+		case !best.IsValid() || r.Priority < from.Priority:
+			best, from, other = addr, r, nil
+		case addr != best && other == nil:
+			other = fmt.Errorf("two default routes of metric %d, %s with the address %s and %s with %s: %w",
+				r.Priority, describe(from), best, describe(r), addr, ErrManyAddresses)
 		}
 	}
-	return best, best.IsValid()
+	return best, other
+}
+
+// paths are the default routes, one for each next hop.
+func paths(routes []netlink.Route) []netlink.Route {
+	var out []netlink.Route
+	for _, r := range routes {
+		if !isDefault(r) {
+			continue
+		}
+		if len(r.MultiPath) == 0 || r.Src != nil {
+			out = append(out, r)
+			continue
+		}
+		for _, hop := range r.MultiPath {
+			path := r
+			path.LinkIndex, path.Gw = hop.LinkIndex, hop.Gw
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+func describe(r netlink.Route) string {
+	if r.Gw == nil {
+		return fmt.Sprintf("over link %d", r.LinkIndex)
+	}
+	return "via " + r.Gw.String()
 }
 
 // isDefault: unreachable and blackhole defaults lead nowhere and do not count.
@@ -89,16 +132,12 @@ func sourceOf(r netlink.Route, addrs []netlink.Addr) (netip.Addr, bool) {
 	if r.Src != nil {
 		return fromIP(r.Src)
 	}
-	link, gateway := r.LinkIndex, r.Gw
-	if len(r.MultiPath) > 0 {
-		link, gateway = r.MultiPath[0].LinkIndex, r.MultiPath[0].Gw
-	}
 	var first net.IP
 	for _, a := range addrs {
-		if a.LinkIndex != link || a.IPNet == nil || !usable(a) {
+		if a.LinkIndex != r.LinkIndex || a.IPNet == nil || !usable(a) {
 			continue
 		}
-		if gateway != nil && a.Contains(gateway) {
+		if r.Gw != nil && a.Contains(r.Gw) {
 			return fromIP(a.IP)
 		}
 		if first == nil {

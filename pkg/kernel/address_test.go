@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -30,6 +31,7 @@ func TestChooseAddress(t *testing.T) {
 	via := func(link int, gateway string, metric int) netlink.Route {
 		return netlink.Route{LinkIndex: link, Gw: ip(gateway), Priority: metric}
 	}
+	const many = "two default routes of metric "
 	tests := map[string]struct {
 		routes []netlink.Route
 		addrs  []netlink.Addr
@@ -42,11 +44,17 @@ func TestChooseAddress(t *testing.T) {
 		"half of all":                    {[]netlink.Route{{LinkIndex: 2, Dst: network(t, "0.0.0.0/1"), Gw: ip("10.0.2.2")}}, eth, ""},
 		"preferred":                      {[]netlink.Route{{LinkIndex: 2, Gw: ip("10.0.2.2"), Src: ip("10.9.9.9")}}, eth, "10.9.9.9"},
 		"lowest metric":                  {[]netlink.Route{via(2, "10.0.2.2", 200), via(3, "192.168.1.1", 100)}, eth, "192.168.1.7"},
-		"first of equals":                {[]netlink.Route{via(3, "192.168.1.1", 100), via(2, "10.0.2.2", 100)}, eth, "192.168.1.7"},
+		"highest metric first":           {[]netlink.Route{via(3, "192.168.1.1", 100), via(2, "10.0.2.2", 0)}, eth, "10.0.2.15"},
+		"equal metrics":                  {[]netlink.Route{via(3, "192.168.1.1", 100), via(2, "10.0.2.2", 100)}, eth, many + "100, via 192.168.1.1 with the address 192.168.1.7 and via 10.0.2.2 with 10.0.2.15"},
+		"equal, and a lower one":         {[]netlink.Route{via(3, "192.168.1.1", 100), {LinkIndex: 2, Priority: 100}, via(2, "10.0.2.2", 50)}, eth, "10.0.2.15"},
+		"equal, and a higher one":        {[]netlink.Route{via(2, "10.0.2.2", 200), via(3, "192.168.1.1", 0), {LinkIndex: 2}}, eth, many + "0, via 192.168.1.1 with the address 192.168.1.7 and over link 2 with 10.0.2.15"},
+		"two gateways, one address":      {[]netlink.Route{via(2, "10.0.2.2", 100), via(2, "10.0.2.3", 100)}, eth, "10.0.2.15"},
+		"several paths, one address":     {[]netlink.Route{{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 2, Gw: ip("10.0.2.2")}, {LinkIndex: 2, Gw: ip("10.0.2.3")}}}}, eth, "10.0.2.15"},
+		"several paths, preferred":       {[]netlink.Route{{Src: ip("10.9.9.9"), MultiPath: []*netlink.NexthopInfo{{LinkIndex: 2, Gw: ip("10.0.2.2")}, {LinkIndex: 3, Gw: ip("192.168.1.1")}}}}, eth, "10.9.9.9"},
 		"blackhole":                      {[]netlink.Route{{LinkIndex: 2, Type: unix.RTN_UNREACHABLE}, via(3, "192.168.1.1", 100)}, eth, "192.168.1.7"},
 		"link with no address, then one": {[]netlink.Route{via(9, "10.1.1.1", 0), via(2, "10.0.2.2", 100)}, eth, "10.0.2.15"},
 		"point to point":                 {[]netlink.Route{{LinkIndex: 2}}, eth, "10.0.2.15"},
-		"several paths":                  {[]netlink.Route{{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 3, Gw: ip("192.168.1.1")}, {LinkIndex: 2, Gw: ip("10.0.2.2")}}}}, eth, "192.168.1.7"},
+		"several paths":                  {[]netlink.Route{{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 3, Gw: ip("192.168.1.1")}, {LinkIndex: 2, Gw: ip("10.0.2.2")}}}}, eth, many + "0, via 192.168.1.1 with the address 192.168.1.7 and via 10.0.2.2 with 10.0.2.15"},
 		"gateway's network": {[]netlink.Route{via(2, "10.0.2.2", 0)},
 			[]netlink.Addr{addr(2, "172.16.0.1/16", 0), addr(2, "10.0.2.15/24", 0)}, "10.0.2.15"},
 		"secondary": {[]netlink.Route{via(2, "10.0.2.2", 0)},
@@ -58,9 +66,18 @@ func TestChooseAddress(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			have, ok := chooseAddress(test.routes, test.addrs)
-			if ok != (test.want != "") || ok && have.String() != test.want {
-				t.Errorf("got %v, %v, want %q", have, ok, test.want)
+			have, err := chooseAddress(test.routes, test.addrs)
+			got := ""
+			switch {
+			case errors.Is(err, ErrManyAddresses):
+				got = strings.TrimSuffix(err.Error(), ": set node.address to the one that is meant")
+			case err != nil:
+				t.Fatal(err)
+			case have.IsValid():
+				got = have.String()
+			}
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
 	}
@@ -71,7 +88,7 @@ func TestChooseAddress(t *testing.T) {
 func TestNodeAddressIsOneOfThisHost(t *testing.T) {
 	have, err := NodeAddress(t.Context())
 	if err != nil {
-		if !errors.Is(err, ErrNoAddress) {
+		if !errors.Is(err, ErrNoAddress) && !errors.Is(err, ErrManyAddresses) {
 			t.Fatal(err)
 		}
 		wantError(t, err, "set node.address")
