@@ -30,16 +30,13 @@ func TestOwnerOfConfiguration(t *testing.T) {
 		"root, group's, sane": {root, root, root, 0o640, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, err := os.MkdirTemp("", "nodeagent-owner-") // t.TempDir is closed to others
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			dir := t.TempDir()
 			path := filepath.Join(dir, "config.yaml")
 			if err := os.WriteFile(path, []byte("role: worker\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for _, change := range []error{
+				os.Chmod(filepath.Dir(dir), 0o755), // it is closed to others
 				os.Chmod(path, test.mode), os.Chmod(dir, 0o755),
 				os.Chown(path, int(test.owner), 0), os.Chown(dir, int(test.dirOwner), 0),
 			} {
