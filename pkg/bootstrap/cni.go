@@ -28,9 +28,14 @@ const (
 // CNIPlugins makes the step "containerd/cni-plugins": plugins that Debian's package installed
 // where Kubernetes does not look are copied to where it does. Copied and not linked, since an
 // add-on's container that mounts the one directory does not see the other; and only those that
-// are missing: an add-on's own, or a newer one, is never replaced.
-func CNIPlugins(h *host.Host) step.Step {
+// are missing: an add-on's own, or a newer one, is never replaced. Where the package
+// kubernetes-cni is installed it has brought them all, and where packages are managed it may
+// yet: then the step is Blocked until there is a kubelet.
+func CNIPlugins(h *host.Host, managed bool) step.Step {
 	check := func(context.Context) ([]step.Change, error) {
+		if _, err := Program(h, "kubelet"); errors.Is(err, fs.ErrNotExist) && managed && !h.Offline {
+			return nil, step.Blocked{On: packagesStep}
+		}
 		names, err := missingPlugins(h)
 		if err != nil {
 			return nil, err
@@ -67,6 +72,9 @@ func CNIPlugins(h *host.Host) step.Step {
 
 // missingPlugins are the programs in Debian's directory whose names are free in ours.
 func missingPlugins(h *host.Host) ([]string, error) {
+	if brought, err := h.Exists("/var/lib/dpkg/info/kubernetes-cni.list"); err != nil || brought {
+		return nil, err
+	}
 	entries, err := h.ReadDir(debianCNIDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -26,7 +26,7 @@ func TestCNIPlugins(t *testing.T) {
 	if err := h.Symlink("/nowhere", "/opt/cni/bin/loopback"); err != nil {
 		t.Fatal(err)
 	}
-	s := CNIPlugins(h)
+	s := CNIPlugins(h, false)
 	changes, err := s.Check(t.Context())
 	want := []step.Change{{Subject: "/opt/cni/bin/bridge", Have: "absent", Want: "a copy of /usr/lib/cni/bridge"}}
 	if diff := cmp.Diff(want, changes); diff != "" || err != nil {
@@ -52,7 +52,7 @@ func TestCNIPlugins(t *testing.T) {
 }
 
 func TestCNIPluginsWithoutDebians(t *testing.T) {
-	if changes, err := CNIPlugins(host.New(t.TempDir())).Check(t.Context()); err != nil || len(changes) > 0 {
+	if changes, err := CNIPlugins(host.New(t.TempDir()), false).Check(t.Context()); err != nil || len(changes) > 0 {
 		t.Error(changes, err)
 	}
 }
@@ -142,7 +142,7 @@ func TestCNIPluginsStopsWithItsContext(t *testing.T) {
 	h := cniHost(t, debianCNIDir)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := CNIPlugins(h).Apply(ctx); err == nil {
+	if err := CNIPlugins(h, false).Apply(ctx); err == nil {
 		t.Error("no error")
 	}
 	if _, err := os.Stat(filepath.Join(h.Root, cniBinDir)); !errors.Is(err, fs.ErrNotExist) {

@@ -6,9 +6,11 @@
 package bootstrap
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,7 +53,7 @@ func applied(t *testing.T, ctx context.Context, s step.Step) []step.Result {
 // The real containerd takes each configuration of the golden tests, edited, and runs with it.
 func TestRealContainerd(t *testing.T) {
 	ctx, h, units := machine(t)
-	s := Containerd(h, units, testPause)
+	s := Containerd(ContainerdDeps{Host: h, Units: units, Pause: testPause})
 	for _, tt := range []struct{ name, config string }{
 		{"Debian's own", ""},
 		{"none", "-"},
@@ -94,10 +96,11 @@ func TestRealContainerd(t *testing.T) {
 	}
 }
 
-// Written and not restarted is a difference, though the file says all that is wanted.
+// Written and not restarted is a difference, though the file says all that is wanted and is
+// older than the daemon.
 func TestRealContainerdRunsWithAnOlderFile(t *testing.T) {
 	ctx, h, units := machine(t)
-	s := Containerd(h, units, testPause)
+	s := Containerd(ContainerdDeps{Host: h, Units: units, Pause: testPause})
 	if _, err := step.Apply(ctx, []step.Step{s}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -105,18 +108,28 @@ func TestRealContainerdRunsWithAnOlderFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(containerdConfig, append(data, "# seen\n"...), 0o644); err != nil {
+	other := bytes.Replace(data, []byte("SystemdCgroup = true"), []byte("SystemdCgroup = false"), 1)
+	if err := os.WriteFile(containerdConfig, other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := units.Restart(ctx, containerdUnit); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(containerdConfig, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(containerdConfig, time.Time{}, time.Unix(1_000_000_000, 0)); err != nil {
 		t.Fatal(err)
 	}
 	result := applied(t, ctx, s)[0]
-	if len(result.Changes) != 1 || !result.Changes[0].Disruptive {
+	if len(result.Changes) != 1 || !result.Changes[0].Disruptive || !strings.Contains(result.Changes[0].Subject, "SystemdCgroup") {
 		t.Errorf("got %+v", result.Changes)
 	}
 }
 
 func TestRealCNIPlugins(t *testing.T) {
 	ctx, h, _ := machine(t)
-	applied(t, ctx, CNIPlugins(h))
+	applied(t, ctx, CNIPlugins(h, false))
 	applied(t, ctx, Bridge(h, "10.244.0.0/16"))
 	for _, name := range bridgePlugins {
 		out, err := h.RunCommand(ctx, host.Command{Path: filepath.Join(cniBinDir, name), Env: []string{"CNI_COMMAND=VERSION"}, Stdin: []byte(`{"cniVersion":"1.0.0"}`)})
@@ -129,7 +142,7 @@ func TestRealCNIPlugins(t *testing.T) {
 // An image without layers is all that an import needs.
 func TestRealImages(t *testing.T) {
 	ctx, h, units := machine(t)
-	if _, err := step.Apply(ctx, []step.Step{Containerd(h, units, testPause)}, nil); err != nil {
+	if _, err := step.Apply(ctx, []step.Step{Containerd(ContainerdDeps{Host: h, Units: units, Pause: testPause})}, nil); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "image.tar")
@@ -138,7 +151,7 @@ func TestRealImages(t *testing.T) {
 	if err := os.WriteFile(path, []byte(archive), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := Images(h, []string{path})
+	s := Images(h, []string{path}, false)
 	if got := applied(t, ctx, s)[0].Changes; len(got) != 2 || got[0].Subject != "image docker.io/library/nodeagent-test:1" {
 		t.Errorf("got %v", got)
 	}

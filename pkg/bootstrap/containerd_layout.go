@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/step"
 )
 
 // cniBinDir is where kubernetes-cni and the add-ons install their plugins. Debian's containerd
@@ -24,6 +26,7 @@ func isCRI(plugin string) bool { return slices.Contains(criPlugins, plugin) }
 // 1 and 2 are containerd 1.x's (a file without a version is 1), 3 and 4 are 2.x's.
 type criLayout struct {
 	sandbox  []string
+	registry []string
 	cni      []string
 	runtimes []string
 }
@@ -36,10 +39,10 @@ func layoutOf(version int64) (criLayout, error) {
 		if version < 2 {
 			plugin = "cri"
 		}
-		return criLayout{cri(plugin, "sandbox_image"), cri(plugin, "cni"), cri(plugin, "containerd", "runtimes")}, nil
+		return criLayout{cri(plugin, "sandbox_image"), cri(plugin, "registry"), cri(plugin, "cni"), cri(plugin, "containerd", "runtimes")}, nil
 	case 3, 4:
 		const images, runtime = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
-		return criLayout{cri(images, "pinned_images", "sandbox"), cri(runtime, "cni"), cri(runtime, "containerd", "runtimes")}, nil
+		return criLayout{cri(images, "pinned_images", "sandbox"), cri(images, "registry"), cri(runtime, "cni"), cri(runtime, "containerd", "runtimes")}, nil
 	}
 	return criLayout{}, fmt.Errorf("read containerd's configuration: its version %d is not known to this nodeagent", version)
 }
@@ -53,14 +56,16 @@ func versionOf(tree map[string]any) int64 {
 type criSetting struct {
 	path   []string
 	want   any
-	option bool // of the runtime whose type is the setting in front
+	told   []string // where the daemon tells what it runs with, in its status over the CRI
+	option bool     // of the runtime whose type is the setting in front
+	usual  bool     // containerd 2 has it so unless a file says otherwise
 }
 
 // settings are what containerd has to read, as a configuration of the given version says it.
 // Which runtimes there are, and whether plugins are looked for in one directory or in
 // several, is read from the effective configuration, so that the lists for the version of the
 // file and for that of the dump go together index by index.
-func settings(version int64, pause string, effective map[string]any) ([]criSetting, error) {
+func (c containerd) settings(version int64, effective map[string]any) ([]criSetting, error) {
 	l, err := layoutOf(version)
 	if err != nil {
 		return nil, err
@@ -70,20 +75,63 @@ func settings(version int64, pause string, effective map[string]any) ([]criSetti
 		return nil, err
 	}
 	out := []criSetting{
-		{path: l.sandbox, want: pause},
-		{path: sub(l.cni, "conf_dir"), want: cniConfDir},
-		{path: sub(l.cni, "bin_dir"), want: cniBinDir},
+		{path: l.sandbox, want: c.Pause, told: []string{"sandboxImage"}},
+		{path: sub(l.cni, "conf_dir"), want: cniConfDir, told: []string{"cni", "confDir"}, usual: true},
+		{path: sub(l.cni, "bin_dir"), want: cniBinDir, told: []string{"cni", "binDir"}, usual: true},
 	}
-	if dirs, several := lookTree(effective, sub(at.cni, "bin_dirs")).([]any); several && version >= 3 {
-		out[2] = criSetting{path: sub(l.cni, "bin_dirs"), want: addTo(dirs, cniBinDir)}
+	if dirs, several := lookTree(effective, sub(at.cni, "bin_dirs")).([]any); several {
+		told := []string{"cni", "binDirs"}
+		if out[2].told = told; version >= 3 {
+			out[2] = criSetting{path: sub(l.cni, "bin_dirs"), want: addTo(dirs, cniBinDir), told: told, usual: true}
+		}
 	}
 	for _, name := range runcRuntimes(effective, at) {
+		told := []string{"containerd", "runtimes", name}
 		out = append(out,
-			criSetting{path: sub(l.runtimes, name, "runtime_type"), want: runcV2},
-			criSetting{path: sub(l.runtimes, name, "options", "SystemdCgroup"), want: true, option: true},
+			criSetting{path: sub(l.runtimes, name, "runtime_type"), want: runcV2, told: sub(told, "runtimeType"), usual: name == "runc"},
+			criSetting{path: sub(l.runtimes, name, "options", "SystemdCgroup"), want: true, option: true, told: sub(told, "options", "SystemdCgroup")},
 		)
 	}
+	if len(c.Config.Mirrors) > 0 {
+		dirs, _ := lookTree(effective, sub(at.registry, "config_path")).(string)
+		for _, key := range []string{"mirrors", "configs"} {
+			if old, _ := lookTree(effective, sub(at.registry, key)).(map[string]any); dirs == "" && len(old) > 0 {
+				return nil, fmt.Errorf("read %s: registry.%s in it keeps containerd from reading %s: write hosts.toml files in its stead, or take containerd.mirrors out of nodeagent's configuration", containerdConfig, key, certsDir)
+			}
+		}
+		if dirs == "" {
+			dirs = certsDirs(versionOf(effective))
+		}
+		out = append(out, criSetting{path: sub(l.registry, "config_path"), want: dirs, told: []string{"registry", "configPath"}})
+	}
 	return out, nil
+}
+
+// differences are the settings that containerd has otherwise, for operators and by their index.
+// usual says that what is not set is as containerd 2 has it by itself.
+func (c containerd) differences(effective map[string]any, usual bool) ([]step.Change, []int, error) {
+	want, err := c.settings(versionOf(effective), effective)
+	if err != nil {
+		return nil, nil, err
+	}
+	var changes []step.Change
+	disabled, _ := effective["disabled_plugins"].([]any)
+	for _, plugin := range disabled {
+		if name, _ := plugin.(string); isCRI(name) {
+			changes = append(changes, step.Change{Subject: "containerd: plugin " + name, Have: "disabled", Want: "enabled", Disruptive: true})
+		}
+	}
+	var indexes []int
+	for i, s := range want {
+		have := lookTree(effective, s.path)
+		if same(have, s.want) || usual && s.usual && have == nil {
+			continue
+		}
+		subject := "containerd: " + dotted(s.path[1:])
+		changes = append(changes, step.Change{Subject: subject, Have: show(have), Want: show(s.want), Disruptive: true})
+		indexes = append(indexes, i)
+	}
+	return changes, indexes, nil
 }
 
 func sub(path []string, keys ...string) []string { return slices.Concat(path, keys) }

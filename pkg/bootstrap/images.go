@@ -47,13 +47,15 @@ func (c ImagesConfig) Validate() error {
 type images struct {
 	host     *host.Host
 	archives []string
+	managed  bool
 }
 
 // Images makes the step "images": each image that an archive names is known to containerd,
 // where the kubelet looks for it. Only names are compared: an archive that was replaced by one
 // with other images under the same names is not imported again.
-func Images(h *host.Host, archives []string) step.Step {
-	i := images{host: h, archives: archives}
+// managed says that the step "packages" installs containerd.
+func Images(h *host.Host, archives []string, managed bool) step.Step {
+	i := images{host: h, archives: archives, managed: managed}
 	return step.Step{Name: "images", Check: i.check, Apply: i.apply}
 }
 
@@ -100,6 +102,9 @@ func (i images) missing(ctx context.Context) ([]missingImages, error) {
 	}
 	if i.host.Offline {
 		return nil, step.Blocked{On: step.Boot}
+	}
+	if err := installedContainerd(i.host, i.managed); err != nil {
+		return nil, err
 	}
 	var want []missingImages
 	for _, path := range i.archives {

@@ -176,6 +176,7 @@ func (f *fakeCtr) exec(_ context.Context, c host.Command) ([]byte, error) {
 func imagesHost(t *testing.T, f *fakeCtr) *host.Host {
 	t.Helper()
 	h := &host.Host{Root: t.TempDir(), Exec: f.exec}
+	put(t, h, "/usr/bin/containerd", "", 0o755)
 	put(t, h, "/usr/bin/ctr", "", 0o755)
 	put(t, h, "/a.tar", dockerArchive(t, "r.io/a:1", "r.io/a:2"), 0o644)
 	put(t, h, "/b.tar", dockerArchive(t, "r.io/b:1"), 0o644)
@@ -199,7 +200,7 @@ func TestImagesConverges(t *testing.T) {
 	f := &fakeCtr{images: []string{"r.io/a:1", "sha256:00"}}
 	h := imagesHost(t, f)
 	answering(t, h)
-	s := Images(h, []string{"/a.tar", "/b.tar"})
+	s := Images(h, []string{"/a.tar", "/b.tar"}, false)
 	changes, err := s.Check(t.Context())
 	want := []step.Change{
 		{Subject: "image r.io/a:2", Have: "absent", Want: "imported from /a.tar"},
@@ -216,7 +217,7 @@ func TestImagesConverges(t *testing.T) {
 
 func TestImagesWithoutArchivesAsksNobody(t *testing.T) {
 	h := &host.Host{Root: t.TempDir()} // to run anything would panic
-	if changes, err := Images(h, nil).Check(t.Context()); err != nil || len(changes) > 0 {
+	if changes, err := Images(h, nil, false).Check(t.Context()); err != nil || len(changes) > 0 {
 		t.Error(changes, err)
 	}
 }
@@ -225,18 +226,18 @@ func TestImagesErrors(t *testing.T) {
 	var blocked step.Blocked
 	f := &fakeCtr{err: errors.New("ctr: cannot connect")}
 	h := imagesHost(t, f)
-	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "containerd.sock") {
+	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "containerd.sock") {
 		t.Errorf("containerd does not run: %v", err)
 	}
 	answering(t, h)
-	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); err == nil || errors.As(err, &blocked) {
+	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); err == nil || errors.As(err, &blocked) {
 		t.Errorf("containerd runs and ctr fails: %v", err)
 	}
-	if _, err := Images(h, []string{"/none.tar"}).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: open /none.tar") {
+	if _, err := Images(h, []string{"/none.tar"}, false).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: open /none.tar") {
 		t.Errorf("no such archive: %v", err)
 	}
 	h.Offline = true
-	if _, err := Images(h, []string{"/a.tar"}).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {
+	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {
 		t.Errorf("offline: %v", err)
 	}
 }

@@ -45,7 +45,7 @@ var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 // Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
 func Harmless(name string) bool {
 	switch name {
-	case "kernel/swap", "kernel/modules", "kernel/sysctl", CNIPluginsStep, "network/bridge":
+	case "kernel/swap", "kernel/modules", "kernel/sysctl", CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge":
 		return true
 	}
 	return false
@@ -72,10 +72,16 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if c.Role == Etcd {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
 	}
+	runtime := ContainerdDeps{
+		Host: d.Host, Units: d.Systemd, Pause: pause, Config: c.Containerd, Managed: c.Packages.Manage,
+		NoProxy: func(ctx context.Context) ([]string, error) { return c.noProxy(ctx, d.Host.Offline) },
+	}
 	steps = append(steps,
-		CNIPlugins(d.Host),
-		Containerd(d.Host, d.Systemd, pause),
-		Images(d.Host, c.Images.Archives),
+		CNIPlugins(d.Host, c.Packages.Manage),
+		Containerd(runtime),
+		Registries(runtime),
+		Crictl(d.Host),
+		Images(d.Host, c.Images.Archives, c.Packages.Manage),
 		Kubelet(d.Host, d.Systemd),
 	)
 	if c.Role == Worker {
@@ -113,6 +119,28 @@ func (c Config) swap(d Deps) step.Step {
 // ipv6 says whether pods or services have IPv6 addresses.
 func (c Config) ipv6() bool {
 	return strings.Contains(c.Network.PodSubnet+c.Network.ServiceSubnet, ":")
+}
+
+// noProxy is what this cluster's nodes reach without a proxy. In an image the node's address is
+// known only if it was given: the first boot adds it.
+func (c Config) noProxy(ctx context.Context, offline bool) ([]string, error) {
+	networking := func(key, fallback string) string {
+		if v := c.Kubeadm.ClusterConfiguration.lookup("networking", key); v != "" {
+			return v
+		}
+		return fallback
+	}
+	list := strings.Split(networking("podSubnet", c.Network.PodSubnet), ",")
+	list = append(list, strings.Split(networking("serviceSubnet", c.Network.ServiceSubnet), ",")...)
+	list = append(list, "."+networking("dnsDomain", "cluster.local"))
+	if offline && c.Node.Address == "" {
+		return list, nil
+	}
+	address, err := c.address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return append(list, address.String()), nil
 }
 
 // address is the one that is advertised: the operator's, or the default route's source.

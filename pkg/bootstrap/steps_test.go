@@ -14,7 +14,7 @@ import (
 // The order of the boot. A name is in flags, logs, state and metrics: none is ever renamed.
 func TestStepsOrder(t *testing.T) {
 	const host1 = "preflight/host preflight/time kernel/swap kernel/modules kernel/sysctl"
-	const node = host1 + " containerd/cni-plugins containerd images kubelet"
+	const node = host1 + " containerd/cni-plugins containerd containerd/registries containerd/crictl images kubelet"
 	for name, test := range map[string]struct {
 		config Config
 		want   string

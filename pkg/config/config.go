@@ -145,6 +145,7 @@ func (c Config) Validate() error {
 		prefix("preflight", c.Preflight.Validate()),
 		prefix("kernel", c.Kernel.Validate()),
 		prefix("packages", c.Packages.Validate()),
+		prefix("containerd", c.Containerd.Validate()),
 		prefix("images", c.Images.Validate()),
 		prefix("kubeadm", c.Kubeadm.Validate()),
 		bootstrap.ValidateAddons(c.Addons),

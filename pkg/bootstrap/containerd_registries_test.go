@@ -1,0 +1,3 @@
+package bootstrap
+
+var testMirrors = []MirrorConfig{{Registry: "docker.io", Endpoints: []EndpointConfig{{URL: "https://mirror.example:5000"}}}}
