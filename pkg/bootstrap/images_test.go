@@ -249,7 +249,7 @@ func TestImagesCutOff(t *testing.T) {
 	answering(t, h)
 	whole := dockerArchive(t, "r.io/b:1")
 	put(t, h, "/b.tar", whole[:len(whole)-1024], 0o644)
-	results, err := step.Apply(t.Context(), []step.Step{Images(h, []string{"/a.tar", "/b.tar"})}, nil)
+	results, err := step.Apply(t.Context(), []step.Step{Images(h, []string{"/a.tar", "/b.tar"}, false)}, nil)
 	wantError(t, err, "read image archive /b.tar: is cut off", "copy it again")
 	if results[0].Outcome != step.Failed || len(f.imported) > 0 {
 		t.Errorf("%v, imported %v", results, f.imported)
