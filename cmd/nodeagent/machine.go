@@ -39,7 +39,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 		return nil, err
 	}
 	steps, err := bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
-		Host: h, Systemd: &systemd.Conn{}, Hostname: hostname, EUID: os.Geteuid(),
+		Host: h, Systemd: &systemd.Conn{}, Hostname: hostname, EUID: os.Geteuid(), Env: os.Environ(),
 	})
 	if err != nil {
 		return nil, err

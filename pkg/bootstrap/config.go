@@ -107,27 +107,6 @@ func (c PreflightConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// PackagesConfig is the section "packages".
-type PackagesConfig struct {
-	// Manage says whether the agent installs packages. Not in this version: the image, or a
-	// local .deb, brings containerd, kubelet, kubeadm and kubectl.
-	Manage bool `yaml:"manage"`
-	// KubernetesVersion is the minor, "1.36".
-	KubernetesVersion string `yaml:"kubernetesVersion"`
-}
-
-// Validate says what is wrong with the section.
-func (c PackagesConfig) Validate() error {
-	var errs []error
-	if c.Manage {
-		errs = append(errs, errors.New("manage: true is not in this version: install containerd, kubelet, kubeadm and kubectl yourself"))
-	}
-	if c.KubernetesVersion != "1.36" {
-		errs = append(errs, fmt.Errorf("kubernetesVersion: %q is not supported: this version knows 1.36", c.KubernetesVersion))
-	}
-	return errors.Join(errs...)
-}
-
 // KubeadmConfig is the section "kubeadm". What kubeadm knows and we do not is passed through.
 type KubeadmConfig struct {
 	// ControlPlaneEndpoint is the "host:port" that the cluster is reached by; this host's

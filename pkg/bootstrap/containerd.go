@@ -13,7 +13,7 @@ import (
 
 const (
 	containerdUnit = "containerd.service"
-	packagesStep   = "packages"
+	packagesStep   = PackagesStep
 )
 
 // containerdUnits is what the step needs of systemd; *systemd.Conn is the real one.

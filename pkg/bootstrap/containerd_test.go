@@ -427,7 +427,7 @@ func TestContainerdOffline(t *testing.T) {
 			name, version, _ := strings.Cut(pkg, " ")
 			h := containerdHost(t, fakeContainerd{}, config)
 			h.Offline = true
-			put(t, h, dpkgStatusFile, fmt.Sprintf(dpkgParagraph+dpkgParagraph, "bash", "5.2", name, version), 0o644)
+			put(t, h, dpkgStatus, fmt.Sprintf(dpkgParagraph+dpkgParagraph, "bash", "5.2", name, version), 0o644)
 			steptest.Converges(t, h, Containerd(testContainerd(h, nil)))
 			data, err := h.ReadFile(containerdConfig)
 			if err != nil || strings.Contains(string(data), "version = 1") || !strings.Contains(string(data), "version = ") {
@@ -454,7 +454,7 @@ func TestContainerdOfflineWithoutPackage(t *testing.T) {
 	for _, status := range []string{"", "Package: containerd\nStatus: deinstall ok config-files\nVersion: 1.6\n", "Package: containerd-doc\nStatus: install ok installed\nVersion: 2\n"} {
 		h := containerdHost(t, fakeContainerd{}, "version = 2\n")
 		h.Offline = true
-		put(t, h, dpkgStatusFile, status, 0o644)
+		put(t, h, dpkgStatus, status, 0o644)
 		_, err := Containerd(testContainerd(h, nil)).Check(t.Context())
 		if blocked := (step.Blocked{}); !errors.As(err, &blocked) || blocked.On != step.Boot {
 			t.Errorf("%q: %v", status, err)

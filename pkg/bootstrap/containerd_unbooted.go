@@ -1,11 +1,7 @@
 package bootstrap
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -13,62 +9,30 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/step"
 )
 
-const dpkgStatusFile = "/var/lib/dpkg/status"
-
 // containerdMajor is the major version of the installed package, for a tree in which nothing
 // can be run. Where no package brought containerd, that is known after the boot.
 func containerdMajor(h *host.Host) (int, error) {
-	data, err := h.ReadFile(dpkgStatusFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, step.Blocked{On: step.Boot}
-	}
+	s, err := readDpkg(h)
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range []string{"containerd", "containerd.io"} {
-		version := installedVersion(data, name)
-		if version == "" {
+	for _, name := range containerdNames {
+		have, _ := s.find(name)
+		if !have.installed() {
 			continue
 		}
+		version := have.Version
 		if _, rest, epoch := strings.Cut(version, ":"); epoch {
 			version = rest
 		}
 		digits, _, _ := strings.Cut(version, ".")
 		major, err := strconv.Atoi(digits)
 		if err != nil {
-			return 0, fmt.Errorf("read %s: package %s has version %q", dpkgStatusFile, name, version)
+			return 0, fmt.Errorf("read %s: package %s has version %q", dpkgStatus, name, version)
 		}
 		return major, nil
 	}
 	return 0, step.Blocked{On: step.Boot}
-}
-
-// installedVersion is that of a package which dpkg has installed, or "".
-func installedVersion(status []byte, name string) string {
-	var in, installed bool
-	version := ""
-	lines := bufio.NewScanner(bytes.NewReader(status))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		key, value, _ := strings.Cut(lines.Text(), ": ")
-		switch {
-		case lines.Text() == "":
-			if in && installed {
-				return version
-			}
-			in, installed, version = false, false, ""
-		case key == "Package":
-			in = value == name
-		case key == "Status":
-			installed = strings.HasSuffix(value, " installed")
-		case key == "Version":
-			version = value
-		}
-	}
-	if in && installed {
-		return version
-	}
-	return ""
 }
 
 // unbooted is setup where no containerd can be asked: what the files say is all that is known,

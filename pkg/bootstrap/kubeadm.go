@@ -53,6 +53,7 @@ type Init struct {
 	Cluster Cluster
 	Address func(context.Context) (netip.Addr, error)
 	Minor   string // the minor that is wanted: "1.36"
+	Managed bool   // the agent installs packages, and init waits for them
 	Connect func() (API, error)
 	// Foreign says whether endpoint, "host:port", is answered over TLS by somebody who is
 	// not this host: a cluster that exists already.
@@ -105,6 +106,9 @@ func (i Init) check(ctx context.Context) ([]step.Change, error) {
 		}
 		if _, err := i.Address(ctx); err != nil {
 			return nil, err // a plan is the time to hear of it
+		}
+		if _, err := Program(i.Host, "kubeadm"); i.Managed && err != nil {
+			return nil, needPackages(i.Managed, err)
 		}
 		return []step.Change{{Subject: "control plane", Have: "absent", Want: "made by kubeadm init"}}, nil
 	case len(missing) > 0:

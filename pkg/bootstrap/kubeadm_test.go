@@ -391,7 +391,7 @@ func TestKubelet(t *testing.T) {
 			if test.configured {
 				put(t, l.Host, kubeletConfig, "kind: KubeletConfiguration", 0o644)
 			}
-			results, err := step.Apply(t.Context(), []step.Step{Kubelet(l.Host, l)}, nil)
+			results, err := step.Apply(t.Context(), []step.Step{Kubelet(l.Host, l, false)}, nil)
 			if test.err != "" {
 				wantError(t, err, test.err)
 				return
@@ -403,7 +403,7 @@ func TestKubelet(t *testing.T) {
 	}
 	l := newLab(t)
 	l.Offline = true
-	if _, err := Kubelet(l.Host, l).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
+	if _, err := Kubelet(l.Host, l, false).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
 		t.Errorf("offline: %v", err)
 	}
 }

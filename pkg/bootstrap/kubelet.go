@@ -23,8 +23,9 @@ type Units interface {
 }
 
 // Kubelet makes the step "kubelet": enabled, and running once kubeadm has configured it.
-// Before that it has nothing to run with, and kubeadm starts it itself.
-func Kubelet(h *host.Host, units Units) step.Step {
+// Before that it has nothing to run with, and kubeadm starts it itself. managed says that the
+// agent installs packages: the step then waits for the one that is missing.
+func Kubelet(h *host.Host, units Units, managed bool) step.Step {
 	check := func(ctx context.Context) ([]step.Change, error) {
 		if h.Offline {
 			return nil, step.Blocked{On: step.Boot}
@@ -32,6 +33,9 @@ func Kubelet(h *host.Host, units Units) step.Step {
 		state, err := units.State(ctx, kubeletUnit)
 		if err != nil {
 			return nil, err
+		}
+		if state.LoadState == "not-found" && managed {
+			return nil, fmt.Errorf("%w: no %s", step.Blocked{On: PackagesStep}, kubeletUnit)
 		}
 		if state.LoadState != "loaded" {
 			return nil, fmt.Errorf("find %s: it is %s; install the package kubelet", kubeletUnit, state.LoadState)

@@ -51,6 +51,8 @@ type PreflightDeps struct {
 	Space func(path string) (Space, error)
 	// APIPort is where the API server is to listen; 0 is its default.
 	APIPort uint16
+	// Managed says that the agent installs the packages, and needs what that takes instead.
+	Managed bool
 }
 
 // preflight is the step "preflight/host": what no agent can mend.
@@ -167,17 +169,21 @@ func (p preflight) cgroup(context.Context) ([]step.Change, error) {
 	}}, nil
 }
 
-// programs are those that packages bring; `packages.manage` is not in this version.
+// programs are those that packages bring, or where the agent brings the packages, those that
+// install them.
 func (p preflight) programs(context.Context) ([]step.Change, error) {
-	wanted := []string{"containerd", "ctr", "runc"}
-	if p.role != Etcd {
+	wanted, remedy := []string{"containerd", "ctr", "runc"}, "installed: apt-get install the package that brings "
+	switch {
+	case p.installs():
+		wanted, remedy = []string{"apt-get", "apt-cache", "apt-mark", "dpkg"}, "a Debian or Ubuntu, or packages.manage false and its programs installed by hand: packages are installed by "
+	case p.role != Etcd:
 		wanted = append(wanted, "kubeadm", "kubelet", "kubectl")
 	}
 	var changes []step.Change
 	for _, name := range wanted {
 		_, err := Program(p.host, name)
 		if errors.Is(err, fs.ErrNotExist) {
-			changes = append(changes, step.Change{Subject: "FileExisting-" + name, Have: "not installed", Want: "installed: apt-get install the package that brings " + name})
+			changes = append(changes, step.Change{Subject: "FileExisting-" + name, Have: "not installed", Want: remedy + name})
 		} else if err != nil {
 			return nil, err
 		}
@@ -201,6 +207,9 @@ func (p preflight) tools(context.Context) ([]step.Change, error) {
 	}
 	return changes, nil
 }
+
+// installs says whether packages are the agent's to install in this role.
+func (p preflight) installs() bool { return p.Managed && p.role != Etcd }
 
 // programDirs is where programs are looked for: packages' directory, then the operator's.
 var programDirs = []string{"/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,6 +47,21 @@ func rooms(role Role) []room {
 	return []room{images, kubelet, etcd, backups}
 }
 
+// packageRooms are for the packages, while there are any to install: 0.5 GiB unpacked.
+func (p preflight) packageRooms() ([]room, error) {
+	_, err := Program(p.host, "kubeadm")
+	switch {
+	case !p.installs() || err == nil:
+		return nil, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return []room{
+		{"/usr", "packages", 600 * mib, 800 * mib, 0},
+		{"/var/cache/apt/archives", "packages as fetched", 200 * mib, 300 * mib, 0},
+	}, nil
+}
+
 // evictMargin stands in percent above kubelet's thresholds for what is yet to come.
 const evictMargin = 3
 
@@ -59,7 +75,11 @@ func (p preflight) disk(context.Context) ([]step.Change, error) {
 	}
 	var order []uint64
 	spaces, on := map[uint64]Space{}, map[uint64][]room{}
-	for _, r := range rooms(p.role) {
+	packages, err := p.packageRooms()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range append(rooms(p.role), packages...) {
 		existing, err := p.existing(r.dir)
 		if err != nil {
 			return nil, err
@@ -136,11 +156,11 @@ func (p preflight) existing(dir string) (string, error) {
 // spaceOf is what the file system of a real path has for programs that are not root's: etcd
 // and kubelet count by that too.
 func spaceOf(path string) (Space, error) {
-	var fs unix.Statfs_t
+	var statfs unix.Statfs_t
 	var stat unix.Stat_t
-	if err := errors.Join(unix.Statfs(path, &fs), unix.Stat(path, &stat)); err != nil {
+	if err := errors.Join(unix.Statfs(path, &statfs), unix.Stat(path, &stat)); err != nil {
 		return Space{}, err
 	}
-	block := uint64(fs.Bsize)
-	return Space{Device: stat.Dev, Free: fs.Bavail * block, Size: fs.Blocks * block}, nil
+	block := uint64(statfs.Bsize)
+	return Space{Device: stat.Dev, Free: statfs.Bavail * block, Size: statfs.Blocks * block}, nil
 }

@@ -34,8 +34,9 @@ type Config struct {
 type Deps struct {
 	Host     *host.Host
 	Systemd  *systemd.Conn
-	Hostname string // as the kernel says it
-	EUID     int    // of this process
+	Hostname string   // as the kernel says it
+	EUID     int      // of this process
+	Env      []string // of this process: what apt needs of it
 }
 
 // MemberFiles are what only a member of a cluster has: the agent, finding one of them and no
@@ -45,7 +46,7 @@ var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 // Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
 func Harmless(name string) bool {
 	switch name {
-	case "kernel/swap", "kernel/modules", "kernel/sysctl", CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge":
+	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge":
 		return true
 	}
 	return false
@@ -53,7 +54,7 @@ func Harmless(name string) bool {
 
 // Steps is the boot, in its order. It looks at nothing on the host: each step's Check does.
 func Steps(c Config, d Deps) ([]step.Step, error) {
-	pause, err := PauseImage(c.Packages.KubernetesVersion, c.Kubeadm)
+	pause, err := PauseImage(c.Packages.Minor(), c.Kubeadm)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +64,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		Preflight(d.Host, c.Role, c.Preflight.Ignore, PreflightDeps{
 			EUID: d.EUID, Hostname: d.Hostname, NodeName: c.NodeName(d.Hostname),
 			State: d.Systemd.State, Resolve: resolve, Space: spaceOf, APIPort: c.apiPort(),
+			Managed: c.Packages.Manage,
 		}),
 		TimeSync(d.Host, c.Preflight.Ignore, ClockSynced),
 		c.swap(d),
@@ -71,6 +73,12 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	}
 	if c.Role == Etcd {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
+	}
+	if c.Packages.Manage {
+		steps = append(steps,
+			Repository(d.Host, c.Packages, keyFetcher(d.Host)),
+			Packages(d.Host, d.Systemd, c.Packages, proxyEnv(d.Env)),
+		)
 	}
 	runtime := ContainerdDeps{
 		Host: d.Host, Units: d.Systemd, Pause: pause, Config: c.Containerd, Managed: c.Packages.Manage,
@@ -82,13 +90,13 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		Registries(runtime),
 		Crictl(d.Host),
 		Images(d.Host, c.Images.Archives, c.Packages.Manage),
-		Kubelet(d.Host, d.Systemd),
+		Kubelet(d.Host, d.Systemd, c.Packages.Manage),
 	)
 	if c.Role == Worker {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
 	}
 	steps = append(steps, KubeadmInit(Init{
-		Host: d.Host, Units: d.Systemd, Minor: c.Packages.KubernetesVersion,
+		Host: d.Host, Units: d.Systemd, Minor: c.Packages.Minor(), Managed: c.Packages.Manage,
 		Cluster: Cluster{NodeName: c.NodeName(d.Hostname), Network: c.Network, Kubeadm: c.Kubeadm},
 		Address: c.address,
 		Connect: func() (API, error) { return connect() },

@@ -24,7 +24,8 @@ func TestStepsOrder(t *testing.T) {
 		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " kubeadm/init network/addons node/ready"},
 		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " kubeadm/init network/bridge network/addons node/ready"},
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
-		"etcd":          {Config{Role: Etcd}, host1 + " etcd/member"},
+		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},
+		"packages":      {Config{Role: Worker, Packages: PackagesConfig{Manage: true}}, host1 + " packages/repository packages" + strings.TrimPrefix(node, host1) + " kubeadm/join"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.config.Packages.KubernetesVersion = "1.36"

@@ -127,7 +127,7 @@ func Default() Config {
 	return Config{
 		Network:  bootstrap.NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
 		Kernel:   kernel.DefaultConfig(),
-		Packages: bootstrap.PackagesConfig{KubernetesVersion: "1.36"},
+		Packages: bootstrap.PackagesConfig{Manage: true, KubernetesVersion: "1.36"},
 		Backup:   etcdbackup.DefaultConfig(),
 		Certs:    certs.DefaultConfig(),
 		Drift:    DriftConfig{Interval: 10 * time.Minute, Mode: "mend"},

@@ -23,6 +23,7 @@ type Transient struct {
 	LogFile     string   // standard output and error are appended to it; made 0600. "": the journal
 	MemoryMax   uint64   // bytes; 0: no limit
 	IOWeight    uint64   // 1 to 10000; 0: systemd's default, 100
+	UMask       uint32   // of the program; 0: 0077
 	// Timeout is how long the program may run before systemd ends it; required. It counts
 	// from the program's start, so that it also bounds a run that is adopted.
 	Timeout time.Duration
@@ -205,13 +206,17 @@ func (t Transient) properties() []dbus.Property {
 	set := func(name string, value any) dbus.Property {
 		return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
 	}
+	umask := t.UMask
+	if umask == 0 {
+		umask = 0o077
+	}
 	p := []dbus.Property{
 		dbus.PropDescription(t.Description),
 		dbus.PropType("exec"), // and not oneshot, which RuntimeMaxUSec does not bound
 		dbus.PropRemainAfterExit(true),
 		set("ExecStart", []execCommand{{Path: t.Argv[0], Argv: literal(t.Argv)}}),
 		set("RuntimeMaxUSec", uint64(t.Timeout/time.Microsecond)),
-		set("UMask", uint32(0o077)),
+		set("UMask", umask),
 	}
 	if len(t.Env) > 0 {
 		p = append(p, set("Environment", t.Env))

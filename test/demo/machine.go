@@ -25,6 +25,8 @@ const (
 const configuration = `role: control-plane
 network:
   cni: bridge
+packages:
+  manage: false # they are there
 backup:
   interval: 5s
   retention: {keepLast: 3}

@@ -1,0 +1,159 @@
+package bootstrap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+const (
+	dpkgDir    = "/var/lib/dpkg"
+	dpkgStatus = dpkgDir + "/status"
+	// dpkgUpdates is dpkg's journal: what of it is not in the status file yet, after dpkg was
+	// killed.
+	dpkgUpdates = dpkgDir + "/updates"
+)
+
+// dpkgPackage is what dpkg knows of a package, dpkg(1) "Information about packages".
+type dpkgPackage struct {
+	Name, Architecture, Version string
+	Want                        string // install, hold, deinstall, purge, unknown
+	Flag                        string // ok, reinstreq
+	State                       string // installed, half-configured, config-files, …
+}
+
+func (p dpkgPackage) installed() bool { return p.State == "installed" && p.Flag == "ok" }
+func (p dpkgPackage) held() bool      { return p.Want == "hold" }
+
+// unfinished says that dpkg was in the middle of something with it, and ended.
+func (p dpkgPackage) unfinished() bool {
+	switch p.State {
+	case "installed", "config-files", "not-installed":
+		return p.Flag != "ok"
+	}
+	return true
+}
+
+// dpkgState is the state of a host's packages.
+type dpkgState struct {
+	packages []dpkgPackage
+	journal  bool // dpkg was killed before it wrote its journal into the status file
+}
+
+// readDpkg reads dpkg's own files; a host without dpkg has no packages.
+func readDpkg(h *host.Host) (dpkgState, error) {
+	var s dpkgState
+	data, err := h.ReadFile(dpkgStatus)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("read state of packages: %w", err)
+	}
+	if s.packages, err = parseDpkgStatus(data); err != nil {
+		return s, fmt.Errorf("read state of packages: %s: %w", dpkgStatus, err)
+	}
+	entries, err := h.ReadDir(dpkgUpdates)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("read state of packages: %w", err)
+	}
+	for _, e := range entries {
+		// Others ("tmp.i") are not yet part of the journal.
+		s.journal = s.journal || strings.Trim(e.Name(), "0123456789") == ""
+	}
+	return s, nil
+}
+
+// find is the package of that name, of whichever architecture is the further installed.
+func (s dpkgState) find(name string) (dpkgPackage, bool) {
+	var found dpkgPackage
+	there := false
+	for _, p := range s.packages {
+		if p.Name == name && (!there || p.installed()) {
+			found, there = p, true
+		}
+	}
+	return found, there
+}
+
+// unfinished names the packages that dpkg did not get done with, in dpkg's own words.
+func (s dpkgState) unfinished() []string {
+	var names []string
+	for _, p := range s.packages {
+		if !p.unfinished() {
+			continue
+		}
+		state := p.State
+		if p.Flag != "ok" {
+			state += ", " + p.Flag
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", p.Name, state))
+	}
+	slices.Sort(names)
+	if len(names) == 0 && s.journal {
+		names = []string{dpkgUpdates + " (not written into the status file)"}
+	}
+	return names
+}
+
+// parseDpkgStatus reads /var/lib/dpkg/status: paragraphs of fields, deb822(5). A paragraph
+// without a name or a state is an error, as it is for dpkg.
+func parseDpkgStatus(data []byte) ([]dpkgPackage, error) {
+	var packages []dpkgPackage
+	var p dpkgPackage
+	begun := false
+	end := func(line int) error {
+		if !begun {
+			return nil
+		}
+		if p.Name == "" || p.State == "" {
+			return fmt.Errorf("line %d: a package without a name or a state ends here", line)
+		}
+		packages = append(packages, p)
+		p, begun = dpkgPackage{}, false
+		return nil
+	}
+	line := 0
+	for text := range bytes.Lines(data) {
+		line++
+		text = bytes.TrimRight(text, " \t\r\n")
+		if len(text) == 0 {
+			if err := end(line); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if text[0] == ' ' || text[0] == '\t' {
+			continue // of a field that none of ours is
+		}
+		key, value, ok := bytes.Cut(text, []byte(":"))
+		if !ok {
+			return nil, fmt.Errorf("line %d: %q is no field", line, text)
+		}
+		begun = true
+		if err := p.set(string(key), string(bytes.TrimSpace(value))); err != nil {
+			return nil, fmt.Errorf("line %d: %w", line, err)
+		}
+	}
+	return packages, end(line)
+}
+
+func (p *dpkgPackage) set(key, value string) error {
+	switch strings.ToLower(key) {
+	case "package":
+		p.Name = value
+	case "architecture":
+		p.Architecture = value
+	case "version":
+		p.Version = value
+	case "status":
+		words := strings.Fields(value)
+		if len(words) != 3 {
+			return fmt.Errorf("state %q is not of three words", value)
+		}
+		p.Want, p.Flag, p.State = words[0], words[1], words[2]
+	}
+	return nil
+}
