@@ -39,15 +39,16 @@ func proxyBase() artefact {
 	}
 }
 
-// rootfs is a Debian system with what a node needs: containerd as Debian ships it, the
-// programs and units that the community's Kubernetes packages bring, etcd's programs, and
-// the tools that the tests look at the result with.
+// rootfs is a Debian system as a cloud's image has it: what the community's packages depend on
+// is there, and they themselves are not, nor is a container runtime (Repository has them). With
+// cloud-init, which stays off unless it is given data, and with the tools that the tests look
+// at the result with.
 func rootfs() artefact {
 	packages := strings.Join([]string{
 		"systemd,systemd-sysv,systemd-resolved,systemd-timesyncd,dbus,udev,kmod,procps,iproute2,iputils-ping,ca-certificates",
 		"util-linux,mount,fdisk,e2fsprogs,less,apparmor,zstd,xz-utils",
 		"linux-image-cloud-amd64,initramfs-tools",
-		"containerd,runc,containernetworking-plugins,iptables,nftables,conntrack,ethtool,socat",
+		"iptables,nftables,conntrack,ethtool,socat,cloud-init,cloud-guest-utils",
 		"openssl,jq,curl,qemu-guest-agent",
 	}, ",")
 	args := []string{
@@ -57,7 +58,7 @@ func rootfs() artefact {
 	}
 	return artefact{
 		name:  "rootfs",
-		needs: []string{"kubernetes", "etcd"},
+		needs: []string{"etcd"},
 		inputs: func(_ *lab, w io.Writer) error {
 			fmt.Fprintln(w, release, args)
 			return hashFS(w, imageFiles)
@@ -70,7 +71,7 @@ func rootfs() artefact {
 			script := filepath.Join(files, "image", "customise.sh")
 			hooks := []string{
 				fmt.Sprintf("--extract-hook=sh '%s' extract \"$1\"", script),
-				fmt.Sprintf("--customize-hook=sh '%s' customise \"$1\" '%s' '%s'", script, needs["kubernetes"], needs["etcd"]),
+				fmt.Sprintf("--customize-hook=sh '%s' customise \"$1\" '%s'", script, needs["etcd"]),
 			}
 			if err := l.debian(ctx, filepath.Join(dir, "rootfs"), append(hooks, args...)); err != nil {
 				return err

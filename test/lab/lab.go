@@ -4,7 +4,7 @@
 // Everything lies in a cache outside the checkout, in directories named by a hash of what they
 // were made from. A function returns the directory of one artefact and builds it first if it
 // is absent; it never returns one that is incomplete. It needs root only for what Debian's
-// tools need root for (Rootfs, VMImage, Images).
+// tools need root for (Rootfs, VMImage, Images, Repository).
 package lab
 
 import (

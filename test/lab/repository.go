@@ -22,6 +22,18 @@ func communityOrigin() origin {
 	return origin{"obs://build.opensuse.org/" + label + "/deb", label}
 }
 
+// UseRepositories is a shell script that makes the apt of a machine know the repositories that
+// lie in its directory dir, and no others.
+func UseRepositories(dir string) string {
+	return fmt.Sprintf(`rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
+for name in kubernetes debian; do
+	install -D -m 644 '%[1]s'/$name/Release.key /etc/apt/keyrings/lab-$name.asc
+	echo "deb [signed-by=/etc/apt/keyrings/lab-$name.asc] file:%[1]s/$name /" >/etc/apt/sources.list.d/lab-$name.list
+done
+apt-get -q update
+`, dir)
+}
+
 // WriteRepository makes dir a signed repository of the packages, in the shape of the
 // community's: flat ("deb URL /"), with Release.key beside InRelease. The packages are copied:
 // a test may break them, and the indexes, in any way it likes. For a repository without a

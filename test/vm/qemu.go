@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,20 +123,39 @@ func overlay(ctx context.Context, base, file string) error {
 // makeDisk makes an ext4 image of the disk's files.
 func makeDisk(ctx context.Context, dir string, disk Disk) (string, error) {
 	tree := filepath.Join(dir, disk.Label)
-	size := int64(16 << 20)
 	for name, source := range disk.Files {
-		n, err := copyFile(source, filepath.Join(tree, name))
-		if err != nil {
+		if err := copyIn(source, filepath.Join(tree, name)); err != nil {
 			return "", fmt.Errorf("make disk %s: %w", disk.Label, err)
 		}
-		size += n + n/16
 	}
 	file := tree + ".ext4"
-	err := command(ctx, "mke2fs", "-q", "-t", "ext4", "-L", disk.Label, "-m", "0", "-d", tree, file, strconv.FormatInt(size>>10, 10)+"k")
-	if err != nil {
+	if err := MakeExt4(ctx, file, disk.Label, tree, 0); err != nil {
 		return "", fmt.Errorf("make disk %s: %w", disk.Label, err)
 	}
 	return file, os.RemoveAll(tree)
+}
+
+// MakeExt4 makes a disk image with one file system and no partitions, of the tree with its
+// owners and modes, and as large as the tree needs and so many free bytes more.
+func MakeExt4(ctx context.Context, file, label, tree string, free int64) error {
+	size := 16<<20 + free
+	err := filepath.WalkDir(tree, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		size += info.Size() + info.Size()/16 + 8<<10 // its last block, its inode, its name
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("make file system %s: %w", label, err)
+	}
+	// An inode for each 8 KiB: a tree of small files has one for each of them.
+	return command(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-m", "0", "-i", "8192",
+		"-E", "lazy_itable_init=1,lazy_journal_init=1", "-d", tree, file, strconv.FormatInt(size>>10, 10)+"k")
 }
 
 // makeSeed makes the disk that cloud-init knows for its data by the label.
@@ -158,25 +178,33 @@ func makeSeed(ctx context.Context, dir string, userData []byte) (string, error) 
 	return file, os.RemoveAll(tree)
 }
 
-func copyFile(source, target string) (int64, error) {
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return 0, err
+// copyIn copies a file, or what is in a directory, to target.
+func copyIn(source, target string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
 	}
+	if !info.IsDir() {
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		return copyFile(source, target, info.Mode().Perm())
+	}
+	return os.CopyFS(target, os.DirFS(source))
+}
+
+func copyFile(source, target string, mode fs.FileMode) error {
 	in, err := os.Open(source)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer in.Close()
-	info, err := in.Stat()
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, info.Mode().Perm())
-	if err != nil {
-		return 0, err
-	}
-	n, err := io.Copy(out, in)
-	return n, errors.Join(err, out.Close())
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 func command(ctx context.Context, name string, args ...string) error {

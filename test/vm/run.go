@@ -15,6 +15,10 @@ import (
 // runDeadline holds for a script whose ctx has no deadline.
 const runDeadline = 2 * time.Minute
 
+// toolsDir holds the tests' own tools (etcd's programs, promtool). Scripts of the tests find
+// them there; nothing else on the machine looks there.
+const toolsDir = "/usr/lib/nodeagent-test"
+
 // Result is what a script in the guest left behind.
 type Result struct {
 	Stdout, Stderr string
@@ -44,7 +48,7 @@ func (v *VM) exec(ctx context.Context, script string, stdin []byte) (Result, err
 		"path": "/usr/bin/timeout",
 		"arg":  []string{"--kill-after=5", seconds, "/bin/bash", "-c", script},
 		"env": []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root",
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + toolsDir, "HOME=/root", "USER=root",
 			"LANG=C.UTF-8", "KUBECONFIG=/etc/kubernetes/admin.conf",
 		},
 		"capture-output": true,

@@ -41,7 +41,7 @@ type Options struct {
 // Disk is a read-only file system made of the given files.
 type Disk struct {
 	Label string            // at most 16 characters
-	Files map[string]string // name on the disk: file on the host
+	Files map[string]string // name on the disk: file or directory on the host; "." is its root
 	// InFstab says that the root disk's fstab has its line already, so that it is mounted by
 	// the first boot.
 	InFstab bool

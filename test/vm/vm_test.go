@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeagent/nodeagent/test/lab"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
 
@@ -21,17 +22,25 @@ func TestVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	v := vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{{Label: "files", Files: map[string]string{"a/note": note}}}})
-	t.Logf("up after %s", time.Since(began))
+	repository, err := lab.Repository(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{
+		{Label: "files", Files: map[string]string{"a/note": note}},
+		{Label: "repository", Files: map[string]string{".": repository}},
+	}})
+	t.Logf("up after %s\n%s", time.Since(began), v.MustRun(ctx, t, "systemd-analyze; cat /run/cloud-init/ds-identify.log | tail -3"))
 
 	t.Run("a fresh machine", func(t *testing.T) {
 		for script, want := range map[string]string{
 			"systemctl is-system-running":                         "running",
 			"hostname":                                            "node1",
 			"swapon --show=NAME --noheadings":                     "/dev/vdb1",
-			"systemctl is-active containerd":                      "active",
-			"systemctl is-enabled kubelet || true":                "disabled",
-			"kubeadm version -o short":                            "v1.36.3",
+			"command -v containerd runc kubelet kubeadm || true":  "",
+			"ls /mnt/repository/kubernetes/Release.key | wc -l":   "1",
+			"systemctl is-enabled cloud-init || true":             "enabled",
+			"cloud-init status":                                   "status: disabled",
 			"ip -4 -o route get 1.1.1.1 | grep -o 'via [0-9.]* '": "via 10.0.2.2 ",
 			"cat /mnt/files/a/note":                               "from the host",
 			"etcdctl version | sed -n 1p":                         "etcdctl version: 3.6.8",
@@ -122,4 +131,49 @@ func TestVM(t *testing.T) {
 		v.MustRun(ctx, t, "systemd-run --quiet sh -c 'sleep 2; touch /run/later'")
 		v.Eventually(ctx, t, time.Minute, "test -e /run/later")
 	})
+	t.Run("packages of the repository", func(t *testing.T) {
+		began := time.Now()
+		v.MustRun(ctx, t, lab.UseRepositories("/mnt/repository")+
+			"apt-get -q -y --no-install-recommends install kubelet kubeadm kubectl cri-tools containerd.io </dev/null")
+		t.Logf("installed after %s", time.Since(began))
+		for script, want := range map[string]string{
+			"systemctl is-active containerd":      "active",
+			"systemctl is-enabled kubelet":        "enabled",
+			"kubeadm version -o short":            "v1.36.3",
+			"ctr version | grep -c 'v2.4.2'":      "2",
+			"ls /opt/cni/bin/bridge":              "/opt/cni/bin/bridge",
+			"dpkg --verify containerd.io kubelet": "",
+		} {
+			if got := v.MustRun(ctx, t, script); got != want {
+				t.Errorf("%s: got %q, want %q", script, got, want)
+			}
+		}
+	})
+}
+
+// TestCloudInit: with a disk of data cloud-init does what it is told, once, and leaves the
+// image's network and package sources alone.
+func TestCloudInit(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	began := time.Now()
+	v := vm.Boot(ctx, t, vm.Options{UserData: []byte(`#cloud-config
+write_files:
+- {path: /etc/written, content: "written\n", permissions: "0600"}
+runcmd:
+- [sh, -c, "echo run >>/etc/ran"]
+`)})
+	t.Logf("up after %s\n%s", time.Since(began), v.MustRun(ctx, t, "systemd-analyze; cloud-init analyze blame | head -8"))
+	for script, want := range map[string]string{
+		"cloud-init status --wait":                           "status: done",
+		"cat /etc/written /etc/ran; stat -c %a /etc/written": "written\nrun\n600",
+		"hostname": "node1",
+		"ip -4 -o route get 1.1.1.1 | grep -o 'via [0-9.]* '": "via 10.0.2.2 ",
+		"ls /etc/apt/sources.list.d":                          "0000debian.sources",
+		"systemctl is-system-running":                         "running",
+	} {
+		if got := v.MustRun(ctx, t, script); strings.TrimSpace(got) != want && got != want {
+			t.Errorf("%s: got %q, want %q\n%s", script, got, want, v.MustRun(ctx, t, "systemctl --failed --no-legend"))
+		}
+	}
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Hooks of mmdebstrap: `extract ROOT` before the packages are set up, `customise ROOT
-# KUBERNETES ETCD` after it.
+# Hooks of mmdebstrap: `extract ROOT` before the packages are set up, `customise ROOT ETCD`
+# after it.
 set -eu
 here=$(dirname "$0")
 hook=$1 root=$2
@@ -16,22 +16,19 @@ if [ "$hook" = extract ]; then
 	exit 0
 fi
 
-kubernetes=$3 etcd=$4
+etcd=$3
 cp -R "$here/files/." "$root/"
 
-# What the community's packages bring. One binary holds all the programs.
-install -D -m 755 "$kubernetes/kubernetes" "$root/usr/lib/nodeagent-test/kubernetes"
-for name in kubeadm kubelet kubectl; do
-	ln -s ../lib/nodeagent-test/kubernetes "$root/usr/bin/$name"
-done
-install -m 755 "$etcd/etcd" "$etcd/etcdctl" "$etcd/etcdutl" "$root/usr/local/bin/"
+# Where nobody looks but the tests: a fresh machine has no such programs.
+mkdir -p "$root/usr/lib/nodeagent-test"
+install -m 755 "$etcd/etcd" "$etcd/etcdctl" "$etcd/etcdutl" "$root/usr/lib/nodeagent-test/"
 
 # Of Prometheus only promtool. The machine's own apt fetches it: the new system has no
 # resolver yet.
 (
 	cd "$root/tmp"
 	APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -o APT::Sandbox::User=root download prometheus
-	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C "$root" ./usr/bin/promtool
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C "$root/usr/lib/nodeagent-test" --strip-components=3 ./usr/bin/promtool
 	rm prometheus_*.deb
 )
 
@@ -40,7 +37,7 @@ printf '127.0.0.1\tlocalhost\n127.0.1.1\tnode1\n\n::1\tlocalhost ip6-localhost i
 : >"$root/etc/machine-id" # every VM makes its own
 ln -sf /run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 chroot "$root" passwd -q -d root
-chroot "$root" systemctl -q enable systemd-networkd systemd-resolved containerd qemu-guest-agent
+chroot "$root" systemctl -q enable systemd-networkd systemd-resolved qemu-guest-agent
 
 # From here on the system is a user's: services start when they are installed, and packages
 # unpack their documentation.
