@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -84,7 +85,10 @@ func holdsSomething(h *host.Host, path string) (bool, error) {
 		return err == nil, err
 	}
 	entries, err := h.ReadDir(path)
-	return len(entries) > 0, err
+	// The kubelet's package has a hidden file in the directory of static pods, so that dpkg
+	// keeps that. The kubelet passes over such files too.
+	visible := func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
+	return slices.ContainsFunc(entries, visible), err
 }
 
 // BeginBootstrap puts the mark that lets the daemon go on after a crash or a reboot.

@@ -45,6 +45,7 @@ func TestStandingOf(t *testing.T) {
 		wantErr string
 	}{
 		"fresh":                    {map[string]string{id: thisMachine + "\n"}, Fresh, ""},
+		"the package's manifests":  {map[string]string{id: thisMachine, "etc/kubernetes/manifests/.kubelet-keep": ""}, Fresh, ""},
 		"empty manifests":          {map[string]string{id: thisMachine, "etc/kubernetes/manifests/": ""}, Fresh, ""},
 		"begun":                    {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapping": thisMachine + "\n"}, Bootstrapping, ""},
 		"begun, half-done":         {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapping": thisMachine, "etc/kubernetes/kubelet.conf": "x"}, Bootstrapping, ""},

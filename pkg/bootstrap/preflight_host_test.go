@@ -73,6 +73,7 @@ func TestPreflightHost(t *testing.T) {
 			d.Resolve = func(context.Context, string) error { return errors.New("no such host") }
 		}, want: []string{"finding Hostname"}},
 		{name: "CRI-O too", files: map[string]string{"/run/crio/crio.sock": "x"}, want: []string{"finding ContainerRuntime"}},
+		{name: "what keeps the packages' directories", files: map[string]string{"/etc/cni/net.d/.kubernetes-cni-keep": "\n", "/etc/kubernetes/manifests/.kubelet-keep": "\n"}},
 		{name: "an earlier cluster's network", files: map[string]string{"/etc/cni/net.d/10-flannel.conflist": "{}"}, want: []string{"finding Leftovers"}},
 		{name: "a member's network", files: map[string]string{"/etc/cni/net.d/10-flannel.conflist": "{}", KubeletConf: "x"}},
 		{name: "SELinux", files: map[string]string{"/sys/fs/selinux/enforce": "1"}, want: []string{"finding SELinux"}},

@@ -60,7 +60,7 @@ func (p preflight) leftovers(context.Context) ([]step.Change, error) {
 		}
 		for _, e := range entries {
 			path := dir + "/" + e.Name()
-			if path == bridgeConfig {
+			if path == bridgeConfig || strings.HasPrefix(e.Name(), ".") { // the package kubernetes-cni has one of those
 				continue
 			}
 			changes = append(changes, finding("Leftovers", path, "nothing of an earlier cluster, unless you put it there: rm -r "+path))
