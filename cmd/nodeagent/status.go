@@ -57,7 +57,12 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 		s.Problems = append(s.Problems, agent.Problem{What: fmt.Sprintf(format, args...), Remedy: remedy})
 	}
 	var err error
-	if s.Standing, err = agent.StandingOf(m.host, bootstrap.MemberFiles); err != nil {
+	s.Standing, err = agent.StandingOf(m.host, bootstrap.MemberFiles)
+	switch {
+	case errors.Is(err, agent.ErrNoMachineID) && m.host.Offline: // an image has none until it boots
+	case errors.Is(err, agent.ErrNoMachineID):
+		problem("systemd-machine-id-setup", "%v", err)
+	case err != nil:
 		problem("", "%v", err)
 	}
 	state, err := agent.LoadState(m.host)
@@ -177,7 +182,7 @@ func ago(t, now time.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
-	return now.Sub(t).Round(time.Second).String() + " ago"
+	return max(now.Sub(t), 0).Round(time.Second).String() + " ago"
 }
 
 func in(t, now time.Time) string {

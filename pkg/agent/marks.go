@@ -23,7 +23,13 @@ const (
 	Bootstrapped Standing = "bootstrapped"
 	// Adopted: somebody else built this host: jobs run and drift only reports.
 	Adopted Standing = "adopted"
+	// Unknown: it cannot be read; the error beside it says why.
+	Unknown Standing = "unknown"
 )
+
+// ErrNoMachineID is a host that has no identity yet: the marks would be anybody's. An image is to
+// be so until it boots.
+var ErrNoMachineID = errors.New("/etc/machine-id is empty or missing; systemd-machine-id-setup makes one")
 
 // The marks. They hold the machine-id, so that a cloned image does not carry its original's.
 const (
@@ -33,11 +39,12 @@ const (
 )
 
 // StandingOf reads the marks and, where there is none, what lies on the host. members are the
-// paths that only a member of a cluster has: files, or directories with something in them.
+// paths that only a member of a cluster has: files, or directories with something in them. A host
+// without a machine-id is ErrNoMachineID.
 func StandingOf(h *host.Host, members []string) (Standing, error) {
 	id, err := machineID(h)
 	if err != nil {
-		return "", err
+		return Unknown, err
 	}
 	// Complete comes first: a crash within CompleteBootstrap on a complete host leaves both.
 	for _, m := range []struct {
@@ -46,7 +53,7 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 	}{{bootstrappedMark, Bootstrapped}, {bootstrappingMark, Bootstrapping}} {
 		data, err := h.ReadFile(m.mark)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("read mark: %w", err)
+			return Unknown, fmt.Errorf("read mark: %w", err)
 		}
 		if first, _, _ := strings.Cut(string(data), "\n"); err == nil && strings.TrimSpace(first) == id {
 			return m.standing, nil
@@ -55,7 +62,7 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 	for _, path := range members {
 		there, err := holdsSomething(h, path)
 		if err != nil {
-			return "", fmt.Errorf("look for a cluster's files: %w", err)
+			return Unknown, fmt.Errorf("look for a cluster's files: %w", err)
 		}
 		if there {
 			return Adopted, nil
@@ -66,12 +73,12 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 
 func machineID(h *host.Host) (string, error) {
 	data, err := h.ReadFile("/etc/machine-id")
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read machine-id: %w", err)
 	}
 	id := strings.TrimSpace(string(data))
 	if id == "" || id == "uninitialized" {
-		return "", errors.New("read machine-id: /etc/machine-id is empty; systemd-machine-id-setup makes one")
+		return "", fmt.Errorf("read machine-id: %w", ErrNoMachineID)
 	}
 	return id, nil
 }

@@ -58,20 +58,20 @@ func TestStandingOf(t *testing.T) {
 		"clone of one in the make": {map[string]string{id: other, "var/lib/nodeagent/bootstrapping": thisMachine}, Fresh, ""},
 		"clone with its files":     {map[string]string{id: other, "var/lib/nodeagent/bootstrapped": thisMachine, "etc/kubernetes/kubelet.conf": "x"}, Adopted, ""},
 		"mark of another, begun":   {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapped": other, "var/lib/nodeagent/bootstrapping": thisMachine}, Bootstrapping, ""},
-		"no machine-id":            {nil, "", "read machine-id: open /etc/machine-id"},
-		"empty machine-id":         {map[string]string{id: "\n"}, "", "systemd-machine-id-setup makes one"},
-		"image's machine-id":       {map[string]string{id: "uninitialized\n"}, "", "systemd-machine-id-setup makes one"},
+		"no machine-id":            {nil, Unknown, "systemd-machine-id-setup makes one"},
+		"empty machine-id":         {map[string]string{id: "\n"}, Unknown, "systemd-machine-id-setup makes one"},
+		"image's machine-id":       {map[string]string{id: "uninitialized\n"}, Unknown, "systemd-machine-id-setup makes one"},
 		"empty mark":               {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapped": ""}, Fresh, ""},
-		"unreadable mark":          {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapped/": ""}, "", "read mark: read /var/lib/nodeagent/bootstrapped: is a directory"},
-		"no directory":             {map[string]string{id: thisMachine, "etc/kubernetes": "a file"}, "", "look for a cluster's files"},
+		"unreadable mark":          {map[string]string{id: thisMachine, "var/lib/nodeagent/bootstrapped/": ""}, Unknown, "read mark: read /var/lib/nodeagent/bootstrapped: is a directory"},
+		"no directory":             {map[string]string{id: thisMachine, "etc/kubernetes": "a file"}, Unknown, "look for a cluster's files"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			for range 10 { // an order of marks that is a map's would show
 				got, err := StandingOf(tree(t, test.files), memberFiles)
 				if test.wantErr != "" {
-					if err == nil || !strings.Contains(err.Error(), test.wantErr) {
-						t.Fatalf("got %q, %v, want an error that says %q", got, err, test.wantErr)
+					if got != Unknown || err == nil || !strings.Contains(err.Error(), test.wantErr) {
+						t.Fatalf("got %q, %v, want it unknown and an error that says %q", got, err, test.wantErr)
 					}
 					return
 				}

@@ -20,7 +20,7 @@ const maxManifest = 1 << 20
 type Manifest struct {
 	Version int       `json:"version"`
 	Host    string    `json:"host"` // the node's name, as it calls itself
-	Time    time.Time `json:"time"` // when the save began, in whole seconds
+	Time    time.Time `json:"time"` // when the save began, in whole seconds; a later one where that name was taken
 
 	// Object is what lies in the store.
 	Object StoredObject `json:"object"`

@@ -131,7 +131,7 @@ func (s *save) run(ctx context.Context) (Manifest, error) {
 	if len(s.live()) == 0 {
 		return Manifest{}, nil
 	}
-	m, err := s.verify(digest, member)
+	m, err := s.verify(ctx, digest, member)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -156,7 +156,7 @@ func (s *save) describe(ctx context.Context) (Member, int64, error) {
 
 // verify makes the manifest, from what is in the file and in the stream that was written to
 // it: first the trailer, which finds every damage on the way, then the structure.
-func (s *save) verify(d *digest, member Member) (Manifest, error) {
+func (s *save) verify(ctx context.Context, d *digest, member Member) (Manifest, error) {
 	sum, err := d.finish()
 	if err != nil {
 		return Manifest{}, err
@@ -175,9 +175,40 @@ func (s *save) verify(d *digest, member Member) (Manifest, error) {
 		Snapshot: Snapshot{Size: d.size, SHA256: sum, Revision: content.revision, Keys: content.keys},
 		Etcd:     member,
 	}
-	name := Name{Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision}
+	name, err := s.free(ctx, Name{Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision})
+	if err != nil {
+		return Manifest{}, err
+	}
+	m.Time = name.Time
 	m.Object = StoredObject{Name: name.String(), Size: d.size, SHA256: sum}
 	return m, m.check()
+}
+
+// free is name, at the first second from its own on at which no store has an object of that
+// name: a second save of the same revision within a second is a backup too. What goes by the
+// time of this save then goes by that one.
+func (s *save) free(ctx context.Context, name Name) (Name, error) {
+	taken := map[string]bool{}
+	for _, t := range s.live() {
+		objects, err := t.List(ctx)
+		if err != nil {
+			t.fail(fmt.Errorf("list: %w", err))
+			continue
+		}
+		for _, o := range objects {
+			taken[o.Name] = true
+		}
+	}
+	if len(s.live()) == 0 {
+		return name, errors.New("no store can be listed")
+	}
+	for taken[name.String()] || taken[ManifestName(name.String())] {
+		name.Time = name.Time.Add(time.Second)
+	}
+	if name.Time.After(s.req.Now) {
+		s.req.Now = name.Time
+	}
+	return name, nil
 }
 
 // publish commits the object, then the manifest, and then tidies up.

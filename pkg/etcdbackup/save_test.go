@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -180,18 +179,29 @@ func TestSeveralStores(t *testing.T) {
 	}
 }
 
+// Several saves within a second, of one revision, are as many backups: the later ones take the
+// next free seconds. They are the newest, and retention keeps them.
 func TestSaveTwiceInOneSecond(t *testing.T) {
 	_, s := newStore(t)
-	m := save(t, s, noon)
-	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(noon))
-	if !errors.Is(err, fs.ErrExist) || report.Stores[0].Saved {
-		t.Errorf("%+v, %v, want fs.ErrExist", report, err)
+	first, second := save(t, s, noon), save(t, s, noon)
+	if !first.Time.Equal(noon) || !second.Time.Equal(noon.Add(time.Second)) || first.Snapshot.Revision != second.Snapshot.Revision {
+		t.Errorf("saved at %s and %s", first.Time, second.Time)
 	}
-	if got := list(t, s).Backups; len(got) != 1 || got[0] != m {
-		t.Errorf("listed %+v, want the first one", got)
+	for _, m := range []etcdbackup.Manifest{first, second} {
+		if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err != nil {
+			t.Error(err)
+		}
 	}
-	if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err != nil {
-		t.Error(err)
+	wantBackups(t, s, noon.Add(time.Second), noon)
+	_, other := newStore(t)
+	req := request(noon)
+	req.Retention.KeepLast = 1
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{other, s}, req)
+	if err != nil || !report.Manifest.Time.Equal(noon.Add(2*time.Second)) {
+		t.Errorf("%+v, %v", report, err)
+	}
+	for _, store := range []etcdbackup.Store{other, s} {
+		wantBackups(t, store, noon.Add(2*time.Second))
 	}
 }
 

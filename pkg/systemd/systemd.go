@@ -8,7 +8,6 @@ package systemd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -64,7 +63,7 @@ func (c *Conn) connected(ctx context.Context) (*dbus.Conn, error) {
 	}
 	bus, err := dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to systemd: %w (is this host run by systemd?)", err)
+		return nil, fmt.Errorf("connect to systemd: %w; is this host run by systemd? A directory that is to become one is worked on with --root", err)
 	}
 	c.bus = bus
 	return bus, nil
@@ -104,7 +103,7 @@ func dialAny(ctx context.Context) (*dbus.Conn, error) {
 	}
 	bus, err := dbus.NewSystemConnectionContext(ctx)
 	if err != nil {
-		return nil, errors.Join(direct, err)
+		return nil, fmt.Errorf("%w, and %w", direct, err) // on one line: it is one answer
 	}
 	return bus, nil
 }
