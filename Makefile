@@ -72,7 +72,7 @@ demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
 	go run ./test/demo
 
 .PHONY: bench
-bench: ## measure against etcdctl and kubeadm in one run
+bench: ## measure against etcdctl, kubeadm and a shell script in one run
 	go test -run '^$$' -bench . -benchtime 3x ./test/bench/...
 
 .PHONY: check
