@@ -34,7 +34,7 @@ type Config struct {
 	Kernel kernel.Config `yaml:"kernel"`
 	// Packages is which Kubernetes the host has.
 	Packages bootstrap.PackagesConfig `yaml:"packages"`
-	// Containerd has no keys in this version.
+	// Containerd is where images come from: mirrors, and a proxy.
 	Containerd bootstrap.ContainerdConfig `yaml:"containerd"`
 	// Images are those that are brought along, for a cluster that reaches no registry.
 	Images bootstrap.ImagesConfig `yaml:"images"`
