@@ -71,6 +71,9 @@ func (c *copier) copy(node *yaml.Node) (*yaml.Node, error) {
 	}
 	out := *node
 	out.Anchor, out.Content = "", nil
+	if out.Kind == yaml.ScalarNode && out.ShortTag() == "!!null" {
+		out.Value = "null" // written as nothing, it is read as an empty string between braces
+	}
 	keys := map[string]bool{}
 	for i, child := range node.Content {
 		kept, err := c.copy(child)

@@ -36,8 +36,8 @@ func DefaultConfig() Config { return Config{Swap: "disable"} }
 var (
 	moduleName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*$`)
 	// Between two separators there is always something: that leaves no room for "..", for an
-	// absolute path, nor for a glob.
-	sysctlName = regexp.MustCompile(`^[A-Za-z0-9_:@%+-]+([./][A-Za-z0-9_:@%+-]+)+$`)
+	// absolute path, nor for a glob. A dash at the beginning means something else in sysctl.d.
+	sysctlName = regexp.MustCompile(`^[A-Za-z0-9_:@%+][A-Za-z0-9_:@%+-]*([./][A-Za-z0-9_:@%+-]+)+$`)
 )
 
 // Validate returns every mistake, joined. Each begins with the field, relative to the section.

@@ -69,3 +69,53 @@ func FuzzAdvertisedBy(f *testing.F) {
 		}
 	})
 }
+
+func FuzzZram(f *testing.F) {
+	for _, seed := range []string{"", "[zram0]\n", " [zram12] \r\n#[zram1]\n[zramx]\n[zram0", "zram-size = ram\n[zram0]#"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, device := range zramDevices(data) {
+			if !strings.Contains(string(data), "["+device+"]") || swapUnitName("/dev/"+device) != "dev-"+device+".swap" && len(device) < 200 {
+				t.Errorf("device %q of %q", device, data)
+			}
+		}
+	})
+}
+
+// Whatever the configuration accepts stays in /proc/sys, on one line of sysctl.d, and is one
+// word for modprobe.
+func FuzzConfig(f *testing.F) {
+	for _, seed := range []string{"net.ipv4.ip_forward", "net/ipv4/conf/eth0.100/forwarding", "..", "a/../b", "a.*", "-a.b", "a.b=c", "a..b", "kernel/./x", "\u00e9.x"} {
+		f.Add(seed, "1")
+		f.Add(seed, "a\n-b.c\n")
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		c := Config{Swap: "keep", Sysctls: []Sysctl{{name, value}}}
+		if c.Validate() == nil {
+			if path := sysctlPath(name); !filepath.IsLocal(path) || strings.ContainsAny(path, "*?[]\n ") || filepath.Clean(path) != path {
+				t.Errorf("%q lies at %q", name, path)
+			}
+			lines := parseSysctl(confFile{Data: []byte(name + " = " + strings.TrimSpace(value) + "\n")})
+			if len(lines) != 1 || lines[0].Path != sysctlPath(name) || lines[0].Value != strings.TrimSpace(value) || lines[0].Exclude {
+				t.Errorf("%q = %q is read as %+v", name, value, lines)
+			}
+		}
+		c = Config{Swap: "keep", Modules: []string{name}}
+		if c.Validate() == nil && (strings.ContainsAny(name, " \t\n/.#") || name == "" || name[0] == '-') {
+			t.Errorf("module %q", name)
+		}
+	})
+}
+
+func FuzzLike(f *testing.F) {
+	f.Add("ID=ubuntu\nID_LIKE=\"debian x\"\n", "debian")
+	f.Fuzz(func(t *testing.T, data, system string) {
+		if like(data, system) && !strings.Contains(data, system) {
+			t.Errorf("%q is like %q", data, system)
+		}
+		if says := summary(data); strings.Contains(says, "\n") || says == "" {
+			t.Errorf("%q says %q", data, says)
+		}
+	})
+}

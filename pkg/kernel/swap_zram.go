@@ -38,13 +38,23 @@ func (s swap) zramUnits() ([]string, error) {
 			return nil, err
 		}
 		for _, f := range append(files, confFile{Data: data}) {
-			for line := range strings.Lines(string(f.Data)) {
-				section := zramSection.FindStringSubmatch(strings.TrimSpace(line))
-				if section != nil && !slices.Contains(names, swapUnitName("/dev/"+section[1])) {
-					names = append(names, swapUnitName("/dev/"+section[1]))
+			for _, device := range zramDevices(f.Data) {
+				if name := swapUnitName("/dev/" + device); !slices.Contains(names, name) {
+					names = append(names, name)
 				}
 			}
 		}
 	}
 	return names, nil
+}
+
+// zramDevices are those that a file of zram-generator's has a section for.
+func zramDevices(data []byte) []string {
+	var devices []string
+	for line := range strings.Lines(string(data)) {
+		if section := zramSection.FindStringSubmatch(strings.TrimSpace(line)); section != nil {
+			devices = append(devices, section[1])
+		}
+	}
+	return devices
 }

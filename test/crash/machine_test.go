@@ -126,10 +126,11 @@ func (m machine) tree() crash.Tree {
 	return tree
 }
 
-// litter says whether a path is a temporary one of the agent's, which nothing else reads.
+// litter says whether a path is a temporary one of the agent's, which nothing else reads: what
+// is to be renamed, and the configuration that containerd is tried with.
 func litter(path string) bool {
 	return slices.ContainsFunc(strings.Split(path, "/"), func(name string) bool {
-		return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".nodeagent")
+		return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".nodeagent") || strings.HasPrefix(name, ".nodeagent-"))
 	})
 }
 
