@@ -101,6 +101,14 @@ has to be there.
 Unknown keys are errors.
 A list in the file replaces the default list.
 .Pp
+A file that somebody else than root or the user who runs the command can write or replace is refused.
+Keys that name a file with a secret take
+.Cm credential:NAME
+too, a credential of the unit
+.Pq Xr systemd.exec 5 , Cm LoadCredential ;
+such a file is refused when others can read it.
+What is passed through to kubeadm cannot hold what the agent sets itself.
+.Pp
 The keys, where a dot leads into a section and
 .Cm []
 into the entries of a list:

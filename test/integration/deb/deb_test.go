@@ -31,6 +31,7 @@ func TestPackage(t *testing.T) {
 		"upgrade and downgrade":                 upgrade,
 		"disable survives an upgrade":           disabled,
 		"remove and install again":              reinstall,
+		"a credential of the unit":              credential,
 		"purge keeps what is not ours":          purge,
 		"purge of an idle agent leaves nothing": purgeIdle,
 	} {
