@@ -31,7 +31,7 @@ integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in
 e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (root)
 	go run ./test/lab/cmd/lab build all
 	$(MAKE) package
-	go test -tags e2e -p 1 -count=1 -timeout 40m -v ./test/vm ./test/e2e
+	go test -tags e2e -p 1 -count=1 -timeout 50m -v ./test/vm ./test/e2e
 
 .PHONY: tools
 tools: # what the lab needs of the machine; quick when it is there

@@ -224,15 +224,41 @@ func (c containerd) putProven(ctx context.Context, s containerdSetup, root, drop
 	return fmt.Errorf("%w; the earlier configuration is back", err)
 }
 
-// sameTOML says that two documents hold the same; nil is none at all.
-func sameTOML(a, b []byte) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
+// goodDropIn says that our drop-in holds what is lacking, and beyond that nothing but what is
+// wanted too: one that was written into an image says what this containerd does by itself.
+func (c containerd) goodDropIn(s containerdSetup) (bool, error) {
+	if !s.two || s.dropIn == nil || s.wantDropIn == nil {
+		return s.two && s.dropIn == nil && s.wantDropIn == nil, nil
 	}
-	x, err := decodeTOML(a)
+	want, err := decodeTOML(s.wantDropIn)
 	if err != nil {
-		return false
+		return false, err
 	}
-	y, err := decodeTOML(b)
-	return err == nil && reflect.DeepEqual(x, y)
+	have, err := decodeTOML(s.dropIn)
+	if err != nil || versionOf(have) != versionOf(want) {
+		return false, nil // it is written anew
+	}
+	list, err := c.settings(versionOf(want), s.base)
+	if err != nil {
+		return false, err
+	}
+	all, err := set(s.wantDropIn, list)
+	if err != nil {
+		return false, err
+	}
+	most, err := decodeTOML(all)
+	return err == nil && within(want, have) && within(have, most), err
+}
+
+// within says that a tree has all the values of another, whatever else it has.
+func within(some, all map[string]any) bool {
+	for key, value := range some {
+		below, isTable := value.(map[string]any)
+		other, wasTable := all[key].(map[string]any)
+		switch {
+		case isTable != wasTable, isTable && !within(below, other), !isTable && !reflect.DeepEqual(value, all[key]):
+			return false
+		}
+	}
+	return true
 }

@@ -75,13 +75,17 @@ func (c containerd) changes(s containerdSetup) ([]step.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	good, err := c.goodDropIn(s)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case !s.two && s.dropIn != nil:
 		changes = append(changes, step.Change{
 			Subject: containerdDropIn, Have: "there, for containerd 2",
 			Want: "absent: containerd 1 would forget other settings over it", Disruptive: true,
 		})
-	case s.two && len(changes) == 0 && !sameTOML(s.dropIn, s.wantDropIn):
+	case s.two && len(changes) == 0 && !good:
 		// What is to be read is read already: no restart is due.
 		have, want := "there", "with what "+containerdConfig+" lacks, and nothing else"
 		if s.wantDropIn == nil {

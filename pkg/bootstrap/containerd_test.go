@@ -440,11 +440,17 @@ func TestContainerdOffline(t *testing.T) {
 			if !there {
 				continue
 			}
-			// At its boot there is nothing left to do.
-			f := fakeContainerd{defaults: defaults24, root: h.Root}
-			h.Offline, h.Exec = false, f.exec
-			if changes, err := Containerd(testContainerd(h, running(t, h))).Check(t.Context()); err != nil || len(changes) > 0 {
-				t.Errorf("%q after boot: %v, %v", config, changes, err)
+			// At its boot there is nothing left to do, whatever pause image this containerd has by itself.
+			h.Offline = false
+			var units *fakeUnits
+			for _, defaults := range []string{defaults24, strings.Replace(defaults24, "registry.k8s.io/pause:3.10", testPause, 1)} {
+				h.Exec = fakeContainerd{defaults: defaults, root: h.Root}.exec
+				if units == nil {
+					units = running(t, h)
+				}
+				if changes, err := Containerd(testContainerd(h, units)).Check(t.Context()); err != nil || len(changes) > 0 {
+					t.Errorf("%q after boot: %v, %v", config, changes, err)
+				}
 			}
 		}
 	}
