@@ -110,7 +110,7 @@ func cloudInitIsDone(ctx context.Context, t *testing.T, v *vm.VM) {
 func onDebiansContainerd(ctx context.Context, t *testing.T, v *vm.VM) {
 	v.MustRun(ctx, t, `
 		[ "$(dpkg-query -W -f '${Version} ' kubelet kubeadm kubectl)" = "1.36.3-1.1 1.36.3-1.1 1.36.3-1.1 " ]
-		not dpkg-query -W containerd.io
+		[ "$(dpkg-query -W -f '${db:Status-Status}' containerd)" = installed ]
 		containerd --version | grep >/dev/null ' 1\.6\.'
 		containerd config dump | grep >/dev/null 'SystemdCgroup = true'
 		containerd config dump | grep >/dev/null 'sandbox_image = "registry.k8s.io/pause:3.10.2"'
