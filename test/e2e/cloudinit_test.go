@@ -146,5 +146,5 @@ func zooStaysOff(ctx context.Context, t *testing.T, v *vm.VM, fstab string) {
 	v.MustRun(ctx, t, `not grep -E "Adding [0-9]+k swap on" <(dmesg)`)
 	v.Eventually(ctx, t, 10*time.Minute, ready)
 	zooIsOff(ctx, t, v, fstab)
-	v.Eventually(ctx, t, 4*time.Minute, `nodeagent plan | grep -Fx "nothing to change"`)
+	v.Eventually(ctx, t, 4*time.Minute, `nodeagent plan | grep >/dev/null "nothing to change"`)
 }
