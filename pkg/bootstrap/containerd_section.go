@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
@@ -127,7 +129,7 @@ func (c ProxyConfig) validate() error {
 		}
 		u, err := url.Parse(p.value)
 		switch {
-		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsAny(p.value, " \t\r\n\"\\"):
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || notOneWord(p.value):
 			errs = append(errs, fmt.Errorf("proxy.%s: is not a URL like http://proxy.example:3128", p.key))
 		case u.User != nil:
 			// systemd shows a unit's environment to every user of the host.
@@ -135,7 +137,7 @@ func (c ProxyConfig) validate() error {
 		}
 	}
 	for i, name := range c.NoProxy {
-		if name == "" || strings.ContainsAny(name, ", \t\r\n\"\\") {
+		if name == "" || strings.Contains(name, ",") || notOneWord(name) {
 			errs = append(errs, fmt.Errorf("proxy.noProxy[%d]: %q is not one name, domain, address or subnet", i, name))
 		}
 	}
@@ -143,4 +145,10 @@ func (c ProxyConfig) validate() error {
 		errs = append(errs, errors.New("proxy.noProxy: no proxy is given"))
 	}
 	return errors.Join(errs...)
+}
+
+// notOneWord says that a value cannot stand between quotes in a unit's environment as it is.
+func notOneWord(value string) bool {
+	odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '"' || r == '\\' }
+	return !utf8.ValidString(value) || strings.ContainsFunc(value, odd)
 }
