@@ -42,7 +42,7 @@ func (p dpkgPackage) unfinished() bool {
 // dpkgState is the state of a host's packages.
 type dpkgState struct {
 	packages []dpkgPackage
-	journal  bool // dpkg was killed before it wrote its journal into the status file
+	journal  bool // dpkg is at work, or was killed before it wrote its journal into the status file
 }
 
 // readDpkg reads dpkg's own files; a host without dpkg has no packages.
@@ -55,15 +55,47 @@ func readDpkg(h *host.Host) (dpkgState, error) {
 	if s.packages, err = parseDpkgStatus(data); err != nil {
 		return s, fmt.Errorf("read state of packages: %s: %w", dpkgStatus, err)
 	}
+	return s, s.readJournal(h)
+}
+
+// readJournal adds what dpkg has noted since it wrote the status file: paragraphs like those in
+// it, each a file, in the order of their names.
+func (s *dpkgState) readJournal(h *host.Host) error {
 	entries, err := h.ReadDir(dpkgUpdates)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("read state of packages: %w", err)
+		return fmt.Errorf("read state of packages: %w", err)
 	}
 	for _, e := range entries {
-		// Others ("tmp.i") are not yet part of the journal.
-		s.journal = s.journal || strings.Trim(e.Name(), "0123456789") == ""
+		if strings.Trim(e.Name(), "0123456789") != "" {
+			continue // "tmp.i" is not yet part of it
+		}
+		s.journal = true
+		data, err := h.ReadFile(dpkgUpdates + "/" + e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // dpkg is at work
+		}
+		if err != nil {
+			return fmt.Errorf("read state of packages: %w", err)
+		}
+		later, err := parseDpkgStatus(data)
+		if err != nil {
+			return fmt.Errorf("read state of packages: %s/%s: %w", dpkgUpdates, e.Name(), err)
+		}
+		for _, p := range later {
+			s.set(p)
+		}
 	}
-	return s, nil
+	return nil
+}
+
+// set replaces what was known of a package.
+func (s *dpkgState) set(p dpkgPackage) {
+	same := func(old dpkgPackage) bool { return old.Name == p.Name && old.Architecture == p.Architecture }
+	if i := slices.IndexFunc(s.packages, same); i >= 0 {
+		s.packages[i] = p
+		return
+	}
+	s.packages = append(s.packages, p)
 }
 
 // find is the package of that name, of whichever architecture is the further installed.

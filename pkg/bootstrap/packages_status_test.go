@@ -61,10 +61,26 @@ Status: install reinstreq half-installed`, 0o644)
 	if diff := cmp.Diff([]string{"broken (half-installed, reinstreq)", "libc6 (half-configured)"}, s.unfinished()); diff != "" {
 		t.Error(diff)
 	}
-	put(t, h, dpkgUpdates+"/0012", "", 0o644)
+	for name, text := range map[string]string{
+		"0009": "Package: kubelet\nStatus: install ok half-configured\nArchitecture: amd64\nVersion: 1.36.4-1.1\n",
+		"0010": "Package: kubelet\nStatus: install ok unpacked\nArchitecture: amd64\nVersion: 1.36.5-1.1\n",
+		"0011": "Package: kubeadm\nStatus: install reinstreq half-installed\nArchitecture: amd64\n",
+		"0012": "",
+	} {
+		put(t, h, dpkgUpdates+"/"+name, text, 0o644)
+	}
 	if s, err = readDpkg(h); err != nil || !s.journal {
 		t.Errorf("the journal is not seen: %v", err)
 	}
+	if p, _ := s.find("kubelet"); p.State != "unpacked" || p.Version != "1.36.5-1.1" {
+		t.Errorf("kubelet is %+v, against the journal", p)
+	}
+	if p, _ := s.find("kubeadm"); p.State != "half-installed" {
+		t.Errorf("kubeadm is %+v, against the journal", p)
+	}
+	put(t, h, dpkgUpdates+"/0013", "junk", 0o644)
+	_, err = readDpkg(h)
+	wantError(t, err, dpkgUpdates+"/0013: line 1")
 }
 
 func TestDpkgStatusErrors(t *testing.T) {

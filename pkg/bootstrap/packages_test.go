@@ -280,10 +280,12 @@ func TestPackagesAdopt(t *testing.T) {
 // What somebody else left half-done is named, with the command, and nothing is run.
 func TestPackagesOfOthers(t *testing.T) {
 	for name, spoil := range map[string]func(l *aptLab){
-		"half-configured":         func(l *aptLab) { l.state["tzdata"] = "install ok half-configured 2026a" },
-		"triggers":                func(l *aptLab) { l.state["tzdata"] = "install ok triggers-pending 2026a" },
-		"installed, to be again":  func(l *aptLab) { l.state["tzdata"] = "install reinstreq installed 2026a" },
-		"a journal, not a status": func(l *aptLab) { put(l.t, l.Host, dpkgUpdates+"/0001", "Package: tzdata\n", 0o644) },
+		"half-configured":        func(l *aptLab) { l.state["tzdata"] = "install ok half-configured 2026a" },
+		"triggers":               func(l *aptLab) { l.state["tzdata"] = "install ok triggers-pending 2026a" },
+		"installed, to be again": func(l *aptLab) { l.state["tzdata"] = "install reinstreq installed 2026a" },
+		"a journal, not a status": func(l *aptLab) {
+			put(l.t, l.Host, dpkgUpdates+"/0001", "Package: tzdata\nStatus: install ok installed\n", 0o644)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newAptLab(t)
