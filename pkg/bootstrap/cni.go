@@ -34,7 +34,7 @@ const (
 func CNIPlugins(h *host.Host, managed bool) step.Step {
 	check := func(context.Context) ([]step.Change, error) {
 		if _, err := Program(h, "kubelet"); errors.Is(err, fs.ErrNotExist) && managed && !h.Offline {
-			return nil, step.Blocked{On: packagesStep}
+			return nil, step.Blocked{On: PackagesStep}
 		}
 		names, err := missingPlugins(h)
 		if err != nil {

@@ -13,7 +13,6 @@ import (
 
 const (
 	containerdUnit = "containerd.service"
-	packagesStep   = PackagesStep
 )
 
 // containerdUnits is what the step needs of systemd; *systemd.Conn is the real one.
@@ -105,15 +104,13 @@ func (c containerd) installed() error { return installedContainerd(c.Host, c.Man
 // installedContainerd is nil where there is a containerd, and Blocked where there will be one.
 func installedContainerd(h *host.Host, managed bool) error {
 	_, err := Program(h, "containerd")
-	switch {
-	case h.Offline: // the package says which one it is
+	if h.Offline { // the package says which one it is
 		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	case managed:
-		return step.Blocked{On: packagesStep}
 	}
-	return fmt.Errorf("%w; install containerd", err)
+	if err = needPackages(managed, err); errors.Is(err, fs.ErrNotExist) && !managed {
+		return fmt.Errorf("%w; install containerd", err)
+	}
+	return err
 }
 
 func (c containerd) state(ctx context.Context) (systemd.State, error) {

@@ -56,7 +56,7 @@ func versionOf(tree map[string]any) int64 {
 type criSetting struct {
 	path   []string
 	want   any
-	told   []string // where the daemon tells what it runs with, in its status over the CRI
+	told   []string // where the daemon tells what it runs with, in its status over the CRI; nil: nowhere
 	option bool     // of the runtime whose type is the setting in front
 	usual  bool     // containerd 2 has it so unless a file says otherwise
 }
@@ -93,16 +93,20 @@ func (c containerd) settings(version int64, effective map[string]any) ([]criSett
 		)
 	}
 	if len(c.Config.Mirrors) > 0 {
-		dirs, _ := lookTree(effective, sub(at.registry, "config_path")).(string)
-		for _, key := range []string{"mirrors", "configs"} {
-			if old, _ := lookTree(effective, sub(at.registry, key)).(map[string]any); dirs == "" && len(old) > 0 {
-				return nil, fmt.Errorf("read %s: registry.%s in it keeps containerd from reading %s: write hosts.toml files in its stead, or take containerd.mirrors out of nodeagent's configuration", containerdConfig, key, certsDir)
-			}
-		}
-		if dirs == "" {
-			dirs = certsDirs(versionOf(effective))
+		dirs, err := certsDirs(effective, at)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, criSetting{path: sub(l.registry, "config_path"), want: dirs, told: []string{"registry", "configPath"}})
+	}
+	if versionOf(effective) > 2 {
+		// What its images plugin has is not in the status of its runtime plugin: seen on 2.4.2.
+		// 1.6.20 and 1.7.35 tell everything.
+		for i := range out {
+			if out[i].told[0] == "sandboxImage" || out[i].told[0] == "registry" {
+				out[i].told = nil
+			}
+		}
 	}
 	return out, nil
 }

@@ -25,12 +25,25 @@ const (
 	RegistriesStep = "containerd/registries"
 )
 
-// certsDirs is config_path as the agent sets it: on containerd 2 what it takes by itself.
-func certsDirs(version int64) string {
-	if version > 2 {
-		return certsDir + ":/etc/docker/certs.d"
+// certsDirs is registry.config_path as containerd needs it to read hosts.toml files: what it
+// has, unless that is nothing. Containerd 2 takes a list of directories, its own default among
+// them, for the name of one when it pulls by its transfer service (containerd's issue 12808):
+// there it is the first of the list.
+func certsDirs(effective map[string]any, at criLayout) (string, error) {
+	dirs, _ := lookTree(effective, sub(at.registry, "config_path")).(string)
+	if dirs == "" {
+		for _, key := range []string{"mirrors", "configs"} {
+			if old, _ := lookTree(effective, sub(at.registry, key)).(map[string]any); len(old) > 0 {
+				return "", fmt.Errorf("read %s: registry.%s in it keeps containerd from reading %s: write hosts.toml files in its stead, or take containerd.mirrors out of nodeagent's configuration", containerdConfig, key, certsDir)
+			}
+		}
+		return certsDir, nil
 	}
-	return certsDir
+	local, _ := lookTree(effective, sub(at.registry[:len(at.registry)-1], "use_local_image_pull")).(bool)
+	if list := filepath.SplitList(dirs); versionOf(effective) > 2 && !local && len(list) > 0 && filepath.IsAbs(list[0]) {
+		return list[0], nil
+	}
+	return dirs, nil
 }
 
 type registries struct {

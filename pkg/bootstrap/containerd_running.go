@@ -40,7 +40,11 @@ func (c containerd) stale(ctx context.Context, state systemd.State, effective ma
 	if err != nil {
 		return append(environment, step.Change{Subject: containerdUnit, Have: err.Error(), Want: "an answer over the CRI", Disruptive: true}), nil
 	}
-	changes, untold, err := c.runsOtherwise(status, effective)
+	changes, err := c.runsOtherwise(status, effective)
+	if err != nil {
+		return nil, err
+	}
+	untold, err := c.untold(effective)
 	if err != nil {
 		return nil, err
 	}
@@ -72,23 +76,35 @@ func (c containerd) answer(ctx context.Context) (kube.RuntimeStatus, error) {
 }
 
 // runsOtherwise compares what the daemon runs with, as it tells, with what it would read now.
-// untold are the settings that it does not tell, one a line: containerd 2 keeps the sandbox
-// image and the registries out of its status, while 1.6 and 1.7 tell everything.
-func (c containerd) runsOtherwise(status kube.RuntimeStatus, effective map[string]any) (changes []step.Change, untold string, err error) {
+func (c containerd) runsOtherwise(status kube.RuntimeStatus, effective map[string]any) (changes []step.Change, err error) {
 	want, err := c.settings(versionOf(effective), effective)
-	if err != nil {
-		return nil, "", err
+	if err != nil || status.Config == nil {
+		return nil, err
 	}
 	for _, s := range want {
-		if status.Config[s.told[0]] == nil {
-			untold += dotted(s.path) + " = " + show(s.want) + "\n"
+		if s.told == nil {
 			continue
 		}
 		if have := lookTree(status.Config, s.told); !same(have, s.want) {
 			changes = append(changes, step.Change{Subject: "running containerd: " + strings.Join(s.told, "."), Have: show(have), Want: show(s.want), Disruptive: true})
 		}
 	}
-	return changes, untold, nil
+	return changes, nil
+}
+
+// untold are the settings that the daemon does not tell, one a line, as it would read them.
+func (c containerd) untold(effective map[string]any) (string, error) {
+	want, err := c.settings(versionOf(effective), effective)
+	if err != nil {
+		return "", err
+	}
+	var lines strings.Builder
+	for _, s := range want {
+		if s.told == nil {
+			fmt.Fprintf(&lines, "%s = %s\n", dotted(s.path), show(lookTree(effective, s.path)))
+		}
+	}
+	return lines.String(), nil
 }
 
 // loaded is what the daemon that state tells of was started with, of the settings that it does
@@ -146,7 +162,7 @@ func (c containerd) noteLoaded(ctx context.Context, state systemd.State) error {
 	if err != nil || !s.two {
 		return nil // what is wrong is told by whoever needs it
 	}
-	_, untold, err := c.runsOtherwise(kube.RuntimeStatus{}, s.effective)
+	untold, err := c.untold(s.effective)
 	if err != nil {
 		return err
 	}
@@ -169,17 +185,15 @@ func (c containerd) run(ctx context.Context, state systemd.State, effective map[
 	if err := c.restart(ctx); err != nil {
 		return err
 	}
-	var untold string
 	err := c.within(ctx, criTimeout, func(ctx context.Context) error {
 		status, err := c.answer(ctx)
 		if err != nil {
 			return err
 		}
-		changes, rest, err := c.runsOtherwise(status, effective)
+		changes, err := c.runsOtherwise(status, effective)
 		if err == nil && len(changes) > 0 {
 			err = fmt.Errorf("it does not run with what %s says: %s; does %s start it with another file?", containerdConfig, changes[0], containerdUnit)
 		}
-		untold = rest
 		return err
 	})
 	if err != nil {
@@ -195,8 +209,9 @@ func (c containerd) run(ctx context.Context, state systemd.State, effective map[
 	if len(environment) > 0 {
 		return fmt.Errorf("restart containerd: its environment is not what %s says: %s; does another drop-in of %s set it?", proxyDropIn, environment[0], containerdUnit)
 	}
-	if untold == "" {
-		return nil
+	untold, err := c.untold(effective)
+	if err != nil || untold == "" {
+		return err
 	}
 	return c.Host.WriteFile(loadedRecord, []byte(startOf(state)+untold), 0o644)
 }
@@ -211,22 +226,27 @@ func (c containerd) restart(ctx context.Context) error {
 	return c.Units.Restart(ctx, containerdUnit)
 }
 
-// within tries until there is no error, for limit at most; then the error is the last one.
+// within tries until there is no error, for limit at most; then the error is the last one that
+// was not the end of the time itself. A daemon without a CRI will not come to have one.
 func (c containerd) within(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(criInterval)
 	defer tick.Stop()
+	var last error
 	for {
 		once, done := context.WithTimeout(ctx, askTimeout)
 		err := try(once)
 		done()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, kube.ErrNoCRI) {
+			return err
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return last
 		case <-tick.C:
 		}
 	}

@@ -578,7 +578,7 @@ func TestContainerdNotInstalled(t *testing.T) {
 	d.Config.Mirrors = testMirrors
 	for _, s := range []step.Step{Containerd(d), Registries(d), CNIPlugins(d.Host, true), Images(d.Host, []string{"/a.tar"}, true)} {
 		_, err := s.Check(t.Context())
-		if blocked := (step.Blocked{}); !errors.As(err, &blocked) || blocked.On != packagesStep {
+		if blocked := (step.Blocked{}); !errors.As(err, &blocked) || blocked.On != PackagesStep {
 			t.Errorf("%s, managed: %v", s.Name, err)
 		}
 	}

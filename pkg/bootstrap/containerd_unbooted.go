@@ -12,16 +12,16 @@ import (
 // containerdMajor is the major version of the installed package, for a tree in which nothing
 // can be run. Where no package brought containerd, that is known after the boot.
 func containerdMajor(h *host.Host) (int, error) {
-	s, err := readDpkg(h)
+	state, err := readDpkg(h)
 	if err != nil {
 		return 0, err
 	}
 	for _, name := range containerdNames {
-		have, _ := s.find(name)
-		if !have.installed() {
+		pkg, there := state.find(name)
+		if !there || !pkg.installed() {
 			continue
 		}
-		version := have.Version
+		version := pkg.Version
 		if _, rest, epoch := strings.Cut(version, ":"); epoch {
 			version = rest
 		}
