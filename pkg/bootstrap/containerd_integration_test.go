@@ -37,7 +37,7 @@ func releaseTwo() bool { return strings.HasPrefix(os.Getenv("RELEASE"), "2.") }
 
 func machine(t *testing.T) (context.Context, ContainerdDeps, *countingUnits) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	conn, err := systemd.Connect(ctx)
 	if err != nil {

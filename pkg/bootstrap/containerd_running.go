@@ -185,19 +185,20 @@ func (c containerd) run(ctx context.Context, state systemd.State, effective map[
 	if err := c.restart(ctx); err != nil {
 		return err
 	}
-	err := c.within(ctx, criTimeout, func(ctx context.Context) error {
-		status, err := c.answer(ctx)
-		if err != nil {
-			return err
-		}
-		changes, err := c.runsOtherwise(status, effective)
-		if err == nil && len(changes) > 0 {
-			err = fmt.Errorf("it does not run with what %s says: %s; does %s start it with another file?", containerdConfig, changes[0], containerdUnit)
-		}
+	var status kube.RuntimeStatus
+	err := c.within(ctx, criTimeout, func(ctx context.Context) (err error) {
+		status, err = c.answer(ctx)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("restart containerd: %w; see journalctl -u containerd", err)
+	}
+	changes, err := c.runsOtherwise(status, effective)
+	if err != nil {
+		return err
+	}
+	if len(changes) > 0 { // it has read what it reads: waiting changes nothing
+		return fmt.Errorf("restart containerd: it does not run with what %s says: %s; does %s start it with another file?", containerdConfig, changes[0], containerdUnit)
 	}
 	if state, err = c.state(ctx); err != nil {
 		return err

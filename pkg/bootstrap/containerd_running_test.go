@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"context"
 	"errors"
 	"os"
 	"strings"
@@ -78,9 +77,7 @@ func TestContainerdDeaf(t *testing.T) {
 	h := containerdHost(t, fakeContainerd{defaults: defaults16}, "version = 2\n")
 	units := running(t, h)
 	units.deaf = true
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	err := Containerd(testContainerd(h, units)).Apply(ctx)
+	err := Containerd(testContainerd(h, units)).Apply(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "does containerd.service start it with another file?") || units.restarts != 1 {
 		t.Errorf("restarted %d times, %v", units.restarts, err)
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	buildTimeout = 15 * time.Minute
-	testTimeout  = 5 * time.Minute
+	testTimeout  = 10 * time.Minute
 )
 
 // must are tests that have to have run.
@@ -57,7 +57,7 @@ func TestContainerd(t *testing.T) {
 			defer cancel()
 			// In a unit of its own: processes that only entered the namespaces are in no unit.
 			out, err := m.Run(ctx, "/usr/bin/systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv=RELEASE="+release,
-				"--working-directory=/tmp", "/srv/bootstrap.test", "-test.v", "-test.run=^TestReal", "-test.timeout=4m")
+				"--working-directory=/tmp", "/srv/bootstrap.test", "-test.v", "-test.run=^TestReal", "-test.timeout=9m")
 			t.Log(out)
 			if err != nil {
 				t.Error(err)
