@@ -18,17 +18,20 @@ func isFresh(ctx context.Context, t *testing.T, v *vm.VM) {
 		[ "$(swapon --show=NAME --noheadings)" = /dev/vdb1 ]
 		[ "$(sysctl -n net.ipv4.ip_forward)" = 0 ]
 		[ ! -e /sys/module/br_netfilter ]
-		dpkg --verify containerd
-		[ -z "$(ctr -n k8s.io image ls -q)" ]
-		[ "$(systemctl is-enabled kubelet)" = disabled ]
+		not dpkg-query -W containerd containerd.io runc kubelet kubeadm kubectl kubernetes-cni cri-tools
+		not command -v containerd kubelet kubeadm kubectl
 		[ -z "$(find /opt /etc/cni /etc/kubernetes /etc/nodeagent /var/lib/nodeagent -type f 2>/dev/null)" ]`)
 }
 
-// install is all that the operator does: a configuration, and apt.
+// install is all that the operator does: a configuration, and apt. Docker's repository is
+// there already, as on the hosts of those who take containerd.io from it.
 func install(ctx context.Context, t *testing.T, v *vm.VM) {
 	if err := v.WriteFile(ctx, configPath, configuration, 0o640); err != nil {
 		t.Fatal(err)
 	}
+	v.MustRun(ctx, t, `
+		cp /mnt/repository/debian/Release.key /etc/apt/keyrings/docker.asc
+		echo 'deb [signed-by=/etc/apt/keyrings/docker.asc] file:/mnt/repository/debian /' >/etc/apt/sources.list.d/docker.list`)
 	pauseAfterInit(ctx, t, v)
 	v.MustRun(ctx, t, "apt-get install -y /mnt/files/nodeagent.deb </dev/null")
 	// apt came back while the work was going on.
@@ -43,11 +46,13 @@ func install(ctx context.Context, t *testing.T, v *vm.VM) {
 // back from ending until the harness has saved the machine's state.
 func pauseAfterInit(ctx context.Context, t *testing.T, v *vm.VM) {
 	script := `#!/bin/bash
-(exec -a kubeadm /usr/lib/nodeagent-test/kubernetes "$@") || exit
+/usr/lib/nodeagent-test/kubeadm "$@" || exit
 [ "$1" = init ] || exit 0
 touch /run/kubeadm-init-done
 while [ -e /run/kubeadm-init-done ]; do sleep 0.2; done
 `
+	// dpkg puts the real one there when the package comes.
+	v.MustRun(ctx, t, "dpkg-divert --local --rename --divert /usr/lib/nodeagent-test/kubeadm --add /usr/bin/kubeadm")
 	if err := v.WriteFile(ctx, "/usr/bin/kubeadm", []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +66,8 @@ func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Fatal(err)
 	}
 	v.MustRun(ctx, t, `
-		ln -sf ../lib/nodeagent-test/kubernetes /usr/bin/kubeadm
+		rm /usr/bin/kubeadm
+		dpkg-divert --local --rename --remove /usr/bin/kubeadm
 		rm /run/kubeadm-init-done`)
 }
 
@@ -117,10 +123,17 @@ func hostIsPrepared(ctx context.Context, t *testing.T, v *vm.VM) {
 		`not grep -E '^[^#]+[[:space:]]swap[[:space:]]' /etc/fstab; grep -q '^LABEL=files' /etc/fstab; grep -q '^UUID=.* / ' /etc/fstab; findmnt --verify`,
 		`[ -d /sys/module/overlay ]; [ -d /sys/module/br_netfilter ]`,
 		`[ "$(sysctl -n net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables net.bridge.bridge-nf-call-ip6tables | xargs)" = "1 1 1" ]`,
+		// The packages: the newest of the minor, held, the source and its key as documented.
+		`[ "$(dpkg-query -W -f '${Version} ' kubelet kubeadm kubectl)" = "1.36.3-1.1 1.36.3-1.1 1.36.3-1.1 " ]`,
+		`[ "$(apt-mark showhold kubelet kubeadm kubectl | xargs)" = "kubeadm kubectl kubelet" ]; apt-get check`,
+		`containerd --version | grep >/dev/null ' v\?2\.'`,
 		// The configuration in effect, and what containerd has made of it.
 		`containerd config dump | grep >/dev/null 'SystemdCgroup = true'`,
-		`containerd config dump | grep >/dev/null 'sandbox_image = "registry.k8s.io/pause:3.10.2"'`,
-		`containerd config dump | grep >/dev/null 'bin_dir = "/opt/cni/bin"'`,
+		`containerd config dump | grep >/dev/null "sandbox = 'registry.k8s.io/pause:3.10.2'"`,
+		`containerd config dump | grep >/dev/null "bin_dirs = \['/opt/cni/bin'\]"`,
+		`[ -f /etc/containerd/conf.d/90-nodeagent.toml ]; crictl info >/dev/null`,
+		// Started by its package, and restarted once with its new configuration.
+		`[ "$(journalctl -u containerd -o cat | grep -c '^Started containerd')" -le 2 ]; [ "$(systemctl show -P NRestarts containerd)" = 0 ]`,
 		`grep -q '/kubepods.*\.scope$' "/proc/$(pgrep -f '^kube-apiserver')/cgroup"`,
 		`[ -f /opt/cni/bin/bridge ]; [ ! -L /opt/cni/bin/bridge ]`,
 		`systemctl is-enabled kubelet; systemctl is-active kubelet containerd`,

@@ -11,10 +11,13 @@ import (
 	"github.com/nodeagent/nodeagent/test/vm"
 )
 
+// dropIn is what the agent says to containerd 2.
+const dropIn = "/etc/containerd/conf.d/90-nodeagent.toml"
+
 // fingerprint is every file that the agent could have written, with its inode and times, and
 // the processes that it could have restarted.
 const fingerprint = `
-	find /etc /opt/cni /usr/lib/systemd/system /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env \( -type f -o -type l \) -printf '%p %i %s %T@ %C@\n' | sort
+	find /etc /var/lib/dpkg/status /opt/cni /usr/lib/systemd/system /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env \( -type f -o -type l \) -printf '%p %i %s %T@ %C@\n' | sort
 	systemctl show -p Id,MainPID,ActiveEnterTimestampMonotonic containerd kubelet
 	cat /proc/swaps; sysctl -n net.ipv4.ip_forward`
 
@@ -75,17 +78,17 @@ func planShows(ctx context.Context, t *testing.T, v *vm.VM) {
 // driftIsMended: planShows has left a difference that disturbs nothing, and one that the
 // daemon must not touch is added.
 func driftIsMended(ctx context.Context, t *testing.T, v *vm.VM) {
-	v.MustRun(ctx, t, "cp -p /etc/containerd/config.toml /root/; sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' /etc/containerd/config.toml")
-	defer v.MustRun(ctx, t, "cp -p /root/config.toml /etc/containerd/config.toml")
+	v.MustRun(ctx, t, "cp -p "+dropIn+" /root/; sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' "+dropIn)
+	defer v.MustRun(ctx, t, "cp -p /root/90-nodeagent.toml "+dropIn)
 	v.Eventually(ctx, t, 4*time.Minute, `
 		[ "$(sysctl -n net.ipv4.ip_forward)" = 1 ]
 		`+scrape+` | grep -Fx >/dev/null 'nodeagent_drift_corrections_total{step="kernel/sysctl"} 1'
 		`+scrape+` | grep -Fx >/dev/null 'nodeagent_step_clean{step="containerd"} 0'`)
-	v.MustRun(ctx, t, `journalctl -u nodeagent | grep -q 'drift mended.*net.ipv4.ip_forward'; grep -q 'SystemdCgroup = false' /etc/containerd/config.toml`)
+	v.MustRun(ctx, t, `journalctl -u nodeagent | grep -q 'drift mended.*net.ipv4.ip_forward'; grep -q 'SystemdCgroup = false' `+dropIn)
 }
 
 func reboots(ctx context.Context, t *testing.T, v *vm.VM) {
-	same := v.MustRun(ctx, t, "sha256sum /etc/fstab /etc/containerd/config.toml /etc/kubernetes/manifests/* /var/lib/kubelet/config.yaml")
+	same := v.MustRun(ctx, t, "sha256sum /etc/fstab /etc/containerd/config.toml "+dropIn+" /etc/kubernetes/manifests/* /var/lib/kubelet/config.yaml")
 	if err := v.Reboot(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +103,7 @@ func reboots(ctx context.Context, t *testing.T, v *vm.VM) {
 	if have := expiries(ctx, t, v); len(have) < 20 {
 		t.Errorf("%d certificates in the metrics after the reboot", len(have))
 	}
-	if now := v.MustRun(ctx, t, "sha256sum /etc/fstab /etc/containerd/config.toml /etc/kubernetes/manifests/* /var/lib/kubelet/config.yaml"); now != same {
+	if now := v.MustRun(ctx, t, "sha256sum /etc/fstab /etc/containerd/config.toml "+dropIn+" /etc/kubernetes/manifests/* /var/lib/kubelet/config.yaml"); now != same {
 		t.Errorf("changed by the reboot:\n%s\nwas:\n%s", now, same)
 	}
 }
