@@ -86,14 +86,33 @@ func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 func boot(ctx context.Context, t *testing.T) *vm.VM {
+	return vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{filesDisk(ctx, t), repositoryDisk(ctx, t)}})
+}
+
+// filesDisk is what the operator copies to the host.
+func filesDisk(ctx context.Context, t *testing.T) vm.Disk {
+	t.Helper()
 	images, err := lab.Images(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{{Label: "files", Files: map[string]string{
+	return vm.Disk{Label: "files", Files: map[string]string{
 		"nodeagent.deb": debianPackage(t),
 		"images.tar":    filepath.Join(images, lab.AllImages),
-	}}}})
+	}}
+}
+
+// repositoryDisk has the repositories that the host reaches: the community's and Docker's.
+func repositoryDisk(ctx context.Context, t *testing.T) vm.Disk {
+	t.Helper()
+	repository, err := lab.Repository(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm.Disk{Label: "repository", Files: map[string]string{
+		"kubernetes": filepath.Join(repository, "kubernetes"),
+		"debian":     filepath.Join(repository, "debian"),
+	}}
 }
 
 // debianPackage is the package under test: $NODEAGENT_DEB, or the newest that was made here.
