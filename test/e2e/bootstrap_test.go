@@ -45,15 +45,18 @@ func install(ctx context.Context, t *testing.T, v *vm.VM) {
 // pauseAfterInit puts a script in kubeadm's place, which holds a successful `kubeadm init`
 // back from ending until the harness has saved the machine's state.
 func pauseAfterInit(ctx context.Context, t *testing.T, v *vm.VM) {
+	// The package brings the real one; what apt runs afterwards puts this in front of it.
 	script := `#!/bin/bash
 /usr/lib/nodeagent-test/kubeadm "$@" || exit
 [ "$1" = init ] || exit 0
 touch /run/kubeadm-init-done
 while [ -e /run/kubeadm-init-done ]; do sleep 0.2; done
 `
-	// dpkg puts the real one there when the package comes.
-	v.MustRun(ctx, t, "dpkg-divert --local --rename --divert /usr/lib/nodeagent-test/kubeadm --add /usr/bin/kubeadm")
-	if err := v.WriteFile(ctx, "/usr/bin/kubeadm", []byte(script), 0o755); err != nil {
+	if err := v.WriteFile(ctx, "/usr/lib/nodeagent-test/pause", []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const hook = `DPkg::Post-Invoke { "cd /usr/lib/nodeagent-test; [ ! -e /usr/bin/kubeadm ] || [ -e kubeadm ] || { mv /usr/bin/kubeadm .; cp pause /usr/bin/kubeadm; }"; };` + "\n"
+	if err := v.WriteFile(ctx, "/etc/apt/apt.conf.d/99pause", []byte(hook), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,9 +69,8 @@ func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Fatal(err)
 	}
 	v.MustRun(ctx, t, `
-		rm /usr/bin/kubeadm
-		dpkg-divert --local --rename --remove /usr/bin/kubeadm
-		rm /run/kubeadm-init-done`)
+		mv /usr/lib/nodeagent-test/kubeadm /usr/bin/kubeadm
+		rm /etc/apt/apt.conf.d/99pause /run/kubeadm-init-done`)
 }
 
 // follow waits until the script exits 0 and logs what systemctl status would show meanwhile.

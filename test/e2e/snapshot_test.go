@@ -55,7 +55,7 @@ func snapshotRestores(ctx context.Context, t *testing.T, v *vm.VM) {
 	v.MustRun(ctx, t, `
 		rm -rf /var/tmp/restored
 		etcdutl snapshot restore --data-dir /var/tmp/restored `+file+`
-		systemd-run -q --unit restored-etcd /usr/local/bin/etcd --data-dir /var/tmp/restored \
+		systemd-run -q --unit restored-etcd /usr/lib/nodeagent-test/etcd --data-dir /var/tmp/restored \
 			--listen-client-urls http://127.0.0.1:23790 --advertise-client-urls http://127.0.0.1:23790 --listen-peer-urls http://127.0.0.1:23800`)
 	v.Eventually(ctx, t, time.Minute, "etcdctl --endpoints http://127.0.0.1:23790 endpoint health")
 	key := v.MustRun(ctx, t, "etcdctl --endpoints http://127.0.0.1:23790 get --keys-only /registry/namespaces/proof | sed -n 1p")
