@@ -37,10 +37,16 @@ e2e: tools ## tier 3: a fresh VM from .deb to Ready, and what may happen to it (
 tools: # what the lab needs of the machine; quick when it is there
 	bash test/lab/install-tools.sh
 
+.PHONY: soak
+soak: tools ## further lives of a VM: by cloud-init with every kind of swap, and from a baked image (root)
+	go run ./test/lab/cmd/lab build all
+	$(MAKE) package
+	go test -tags e2e,soak -p 1 -count=1 -timeout 60m -v -run 'TestCloudInit|TestBakedImage' ./test/e2e
+
 .PHONY: lint
 lint: bin/golangci-lint ## gofmt, go vet and golangci-lint, the tagged files too
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
-	bin/golangci-lint run --build-tags integration,e2e ./...
+	bin/golangci-lint run --build-tags integration,e2e,soak ./...
 
 bin/golangci-lint: tools/go.mod tools/go.sum
 	cd tools && go build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
