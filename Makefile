@@ -23,7 +23,7 @@ test: ## tier 1: unit tests with a real etcd; no root, needs only Go
 
 .PHONY: integration
 integration: tools ## tiers 2 and 2b: a control plane in a namespace, systemd in nspawn (root)
-	go run ./test/lab/cmd/lab build kubernetes etcd rootfs repository
+	go run ./test/lab/cmd/lab build kubernetes etcd rootfs repository containerd17 pause
 	$(MAKE) package
 	go test -tags integration -p 1 -count=1 -timeout 20m -v ./test/nspawn ./test/integration/...
 
