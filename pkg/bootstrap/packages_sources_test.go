@@ -11,7 +11,7 @@ import (
 
 func TestSources(t *testing.T) {
 	const oneLine = `# deb http://commented/ stable main
-deb http://deb.debian.org/debian bookworm main # deb http://no/
+deb http://mirror.example.org/debian bookworm main # deb http://no/
 deb-src http://source/ bookworm main
   deb	[arch=amd64 signed-by=/k.gpg]	https://options/	/
 deb [ arch=amd64 ] https://spaces/ ./
@@ -19,7 +19,7 @@ deb [arch=amd64 https://unclosed/ /
 deb https://alone/
 debs https://x/ /
 `
-	want := []string{"http://deb.debian.org/debian", "https://options/", "https://spaces/"}
+	want := []string{"http://mirror.example.org/debian", "https://options/", "https://spaces/"}
 	if diff := cmp.Diff(want, parseSourcesList([]byte(oneLine))); diff != "" {
 		t.Error(diff)
 	}
@@ -122,7 +122,7 @@ func TestMadison(t *testing.T) {
    kubelet | 1.36.9-1.1 | https://m.example/k8s  Packages
    kubelet | 1.36.9-1.1 | https://m.example/k8s  Packages
    kubelet | 1.36.9-1.1 | https://m.example/k8s  Sources
-   kubelet | 1.36.11-1.1 | http://deb.debian.org/debian sid/main amd64 Packages
+   kubelet | 1.36.11-1.1 | http://mirror.example.org/debian sid/main amd64 Packages
    kubeadm | 1.36.9-1.2 | https://m.example/k8s  Packages
    kubeadm | 1.36.9-1.1 | https://m.example/k8s  Packages
 N: something
