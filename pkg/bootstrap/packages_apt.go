@@ -63,7 +63,7 @@ var aptHints = []struct {
 		"the key is not the one that the repository is signed with, or the repository is changed: check packages.repository.keyFile; a key that was fetched is fetched anew once " + keyArmored + " is removed",
 	},
 	{
-		regexp.MustCompile(`Could not resolve|Temporary failure resolving|Could not connect|Connection (refused|timed out|failed)|Network is unreachable|Unable to connect|Could not handshake|certificate`),
+		regexp.MustCompile(`Could not resolve|(failure|error|happened) resolving|Could not connect|Cannot initiate the connection|Connection (refused|time(d )?out|failed)|Network is unreachable|Unable to connect|Could not handshake|[Cc]ertificate`),
 		"the repository is not reached: check DNS, routes, the proxy (Acquire::http::Proxy in /etc/apt/apt.conf.d) and packages.repository.url",
 	},
 	{

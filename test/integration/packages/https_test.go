@@ -146,11 +146,14 @@ func cutConnection(t *testing.T, n node) {
 func noWay(t *testing.T, n node) {
 	n.publish(t, newKey(t), append(small("1.36.2-1.1"), containerd())...)
 	n.Script(t, "cp "+testDir+"/Release.key /root/key.asc; echo 127.0.0.1 "+repositoryHost+" >>/etc/hosts")
-	for url, want := range map[string]string{
-		"https://" + repositoryHost + ":1/k8s": "Could not connect", "http://nowhere.example/k8s": "resolv",
+	// The order counts: the key of the last repository is there already, and only another one's
+	// is fetched.
+	for _, try := range []struct{ url, want string }{
+		{"https://" + repositoryHost + ":1/k8s", "Could not connect"},
+		{"http://nowhere.example/k8s", "resolv"},
 	} {
-		n.configure(t, `repository: {url: "`+url+`", keyFile: /root/key.asc}`)
-		n.refuse(t, "E: Failed to fetch", want, "the repository is not reached: check DNS")
+		n.configure(t, `repository: {url: "`+try.url+`", keyFile: /root/key.asc}`)
+		n.refuse(t, "E: Failed to fetch", try.want, "the repository is not reached: check DNS")
 	}
 	n.configure(t, `repository: {url: "https://`+repositoryHost+`:1/k8s"}`)
 	n.refuse(t, "fetch key of repository", "connection refused", "packages.repository.keyFile")
