@@ -114,7 +114,7 @@ func isAdopted(ctx context.Context, t *testing.T, v *vm.VM) {
 		systemctl stop nodeagent
 		rm /var/lib/nodeagent/bootstrap*
 		swapon /dev/vdb1
-		sysctl -qw net.ipv4.ip_forward=0`)
+		sysctl -qw fs.inotify.max_user_watches=100000 # one that no network plugin sets back`)
 	same(ctx, t, v, func() {
 		// Two runs of the job drift: one may have begun before the difference was there.
 		v.MustRun(ctx, t, "systemctl start nodeagent")
