@@ -49,12 +49,12 @@ on from there, since every step looks at the host before it does anything.`,
 
 func writeApplied(w io.Writer, results []step.Result) error {
 	applied, waiting := 0, []string{}
-	for _, r := range results {
-		switch r.Outcome {
+	for _, rs := range spans(results) {
+		switch rs[0].Outcome {
 		case step.Applied:
 			applied++
 		case step.Waiting:
-			waiting = append(waiting, r.Step)
+			waiting = append(waiting, spanName(rs))
 		case step.Clean, step.Differs, step.Stopped, step.Failed:
 		}
 	}
@@ -84,7 +84,8 @@ func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observ
 	defer release()
 
 	marks := all && !m.host.Offline
-	if marks {
+	// A part of kubeadm's phases begins the whole: what is half-made is the agent's to finish.
+	if marks || !m.host.Offline && slices.ContainsFunc(steps, isPhase) {
 		if err := m.begin(); err != nil {
 			return nil, err
 		}
@@ -119,9 +120,11 @@ func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observ
 	return results, nil
 }
 
+func isPhase(s step.Step) bool { return strings.HasPrefix(s.Name, "kubeadm/") }
+
 func (m *machine) begin() error {
-	standing, err := agent.StandingOf(m.host, bootstrap.MemberFiles)
-	if err != nil || standing != agent.Fresh {
+	building, err := agent.Building(m.host, bootstrap.MemberFiles)
+	if err != nil || !building {
 		return err
 	}
 	return agent.BeginBootstrap(m.host)

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/etcd"
@@ -40,6 +41,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	}
 	steps, err := bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
 		Host: h, Systemd: &systemd.Conn{}, Hostname: hostname, EUID: os.Geteuid(), Env: os.Environ(),
+		Building: func() (bool, error) { return agent.Building(h, bootstrap.MemberFiles) },
 	})
 	if err != nil {
 		return nil, err

@@ -107,12 +107,14 @@ func planError(results []step.Result) error {
 func writePlan(w io.Writer, results []step.Result) error {
 	var b strings.Builder
 	changes, failed := 0, 0
-	for _, r := range results {
-		changes += len(r.Pending())
-		if r.Outcome == step.Failed {
-			failed++
+	for _, rs := range spans(results) {
+		for _, r := range rs {
+			changes += len(r.Pending())
+			if r.Outcome == step.Failed {
+				failed++
+			}
 		}
-		writeResult(&b, r)
+		writeResult(&b, spanName(rs), rs[0])
 	}
 	switch {
 	case failed > 0:
@@ -134,21 +136,51 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
+// spans puts steps that wait together with their neighbours of the same area that wait for the
+// same: the phases of kubeadm, which all wait for the boot.
+func spans(results []step.Result) [][]step.Result {
+	area := func(r step.Result) string { name, _, _ := strings.Cut(r.Step, "/"); return name }
+	var out [][]step.Result
+	for _, r := range results {
+		if n := len(out); n > 0 && r.Outcome == step.Waiting {
+			first := out[n-1][0]
+			if first.Outcome == step.Waiting && area(first) == area(r) && errorText(first.Err) == errorText(r.Err) {
+				out[n-1] = append(out[n-1], r)
+				continue
+			}
+		}
+		out = append(out, []step.Result{r})
+	}
+	return out
+}
+
+// spanName is "kubelet", "preflight/host, preflight/time" or "kubeadm/config … kubeadm/addon".
+func spanName(results []step.Result) string {
+	first, last := results[0].Step, results[len(results)-1].Step
+	switch len(results) {
+	case 1:
+		return first
+	case 2:
+		return first + ", " + last
+	}
+	return first + " … " + last
+}
+
 // writeResult writes a step and how the host differs, as a diff; a clean step takes no lines.
-func writeResult(b *strings.Builder, r step.Result) {
+func writeResult(b *strings.Builder, name string, r step.Result) {
 	switch {
 	case r.Outcome == step.Failed:
-		fmt.Fprintf(b, "%s: cannot be checked: %v\n", r.Step, r.Err)
+		fmt.Fprintf(b, "%s: cannot be checked: %v\n", name, r.Err)
 		return
 	case r.Outcome == step.Waiting:
-		fmt.Fprintf(b, "%s: %v\n", r.Step, r.Err)
+		fmt.Fprintf(b, "%s: %v\n", name, r.Err)
 		return
 	case len(r.Changes) == 0:
 		return
 	case r.Outcome == step.Stopped:
-		fmt.Fprintf(b, "%s: apply would stop here\n", r.Step)
+		fmt.Fprintf(b, "%s: apply would stop here\n", name)
 	default:
-		fmt.Fprintf(b, "%s\n", r.Step)
+		fmt.Fprintf(b, "%s\n", name)
 	}
 	for _, c := range r.Changes {
 		note := ""

@@ -175,7 +175,7 @@ func (s *session) observeStep(e step.Event) {
 	}
 	s.recordStep(e.Result, time.Since(s.began))
 	r := e.Result
-	if r.Step == bootstrap.KubeadmInitStep && (r.Outcome == step.Clean || r.Outcome == step.Applied) {
+	if r.Step == bootstrap.LastPhaseStep && (r.Outcome == step.Clean || r.Outcome == step.Applied) {
 		s.cluster.Store(true)
 	}
 	switch r.Outcome {

@@ -59,16 +59,42 @@ func StandingOf(h *host.Host, members []string) (Standing, error) {
 			return m.standing, nil
 		}
 	}
+	member, err := isMember(h, members)
+	if err != nil {
+		return Unknown, err
+	}
+	if member {
+		return Adopted, nil
+	}
+	return Fresh, nil
+}
+
+// Building says whether a person's apply may build this host: nothing of a cluster is there,
+// also after a `kubeadm reset` of a host that was complete, or the agent has begun and has not
+// finished.
+func Building(h *host.Host, members []string) (bool, error) {
+	standing, err := StandingOf(h, members)
+	if err != nil {
+		return false, err
+	}
+	if standing != Bootstrapped {
+		return standing != Adopted, nil
+	}
+	member, err := isMember(h, members)
+	return !member, err
+}
+
+func isMember(h *host.Host, members []string) (bool, error) {
 	for _, path := range members {
 		there, err := holdsSomething(h, path)
 		if err != nil {
-			return Unknown, fmt.Errorf("look for a cluster's files: %w", err)
+			return false, fmt.Errorf("look for a cluster's files: %w", err)
 		}
 		if there {
-			return Adopted, nil
+			return true, nil
 		}
 	}
-	return Fresh, nil
+	return false, nil
 }
 
 func machineID(h *host.Host) (string, error) {
@@ -98,7 +124,8 @@ func holdsSomething(h *host.Host, path string) (bool, error) {
 	return slices.ContainsFunc(entries, visible), err
 }
 
-// BeginBootstrap puts the mark that lets the daemon go on after a crash or a reboot.
+// BeginBootstrap puts the mark that lets the daemon go on after a crash or a reboot. That an
+// earlier bootstrap was complete is no longer so.
 func BeginBootstrap(h *host.Host) error {
 	id, err := machineID(h)
 	if err != nil {
@@ -107,7 +134,10 @@ func BeginBootstrap(h *host.Host) error {
 	if err := h.MkdirAll(stateDir, 0o700); err != nil {
 		return fmt.Errorf("mark bootstrap begun: %w", err)
 	}
-	return h.WriteFile(bootstrappingMark, []byte(id+"\n"), 0o600)
+	if err := h.WriteFile(bootstrappingMark, []byte(id+"\n"), 0o600); err != nil {
+		return fmt.Errorf("mark bootstrap begun: %w", err)
+	}
+	return h.Remove(bootstrappedMark)
 }
 
 // CompleteBootstrap says that every step has been applied here. applied is a fingerprint of

@@ -38,7 +38,7 @@ func (a addons) check(ctx context.Context) ([]step.Change, error) {
 		return nil, err
 	}
 	if !member {
-		return nil, step.Blocked{On: KubeadmInitStep}
+		return nil, step.Blocked{On: WaitStep}
 	}
 	client, err := a.connect()
 	if err != nil {

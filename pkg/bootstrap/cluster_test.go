@@ -113,7 +113,7 @@ func TestClusterStepsWait(t *testing.T) {
 	h := &host.Host{Root: t.TempDir()}
 	put(t, h, "/a.yaml", configMap("a", "1"), 0o644)
 	for _, s := range []step.Step{NodeReady(h, "node-1", never), Addons(h, []string{"/a.yaml"}, never)} {
-		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: "kubeadm/init"}) {
+		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: WaitStep}) {
 			t.Errorf("%s: %v", s.Name, err)
 		}
 		h.Offline = true

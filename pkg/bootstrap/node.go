@@ -29,7 +29,7 @@ func NodeReady(h *host.Host, name string, connect func() (*kube.Client, error)) 
 			return nil, err
 		}
 		if !member {
-			return nil, step.Blocked{On: KubeadmInitStep}
+			return nil, step.Blocked{On: WaitStep}
 		}
 		if err := nodeReady(ctx, name, connect); err != nil {
 			return []step.Change{{Subject: "node " + name, Have: err.Error(), Want: "Ready"}}, nil

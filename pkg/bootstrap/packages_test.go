@@ -482,7 +482,7 @@ func TestNeedPackages(t *testing.T) {
 	i := l.init(KubeadmConfig{})
 	i.Managed = true
 	l.units[kubeletUnit] = systemd.State{LoadState: "not-found"}
-	for _, s := range []step.Step{KubeadmInit(i), Kubelet(l.Host, l, true)} {
+	for _, s := range []step.Step{KubeadmConfigFile(i), Kubelet(l.Host, l, true)} {
 		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: PackagesStep}) {
 			t.Errorf("%s: %v", s.Name, err)
 		}

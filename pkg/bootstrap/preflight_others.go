@@ -82,6 +82,15 @@ func (p preflight) leftovers(context.Context) ([]step.Change, error) {
 // ipvs, calico, cilium, node-local DNS.
 var podLinks = []string{"cni0", "flannel.1", "kube-ipvs0", "vxlan.calico", "cilium_host", "cilium_vxlan", "nodelocaldns"}
 
+// initFiles are what `kubeadm init` leaves on the disk, the PKI aside, which users may have
+// brought; the list is kubeadm's own, in the order of its phases.
+var initFiles = []string{
+	AdminConf, KubeletConf,
+	"/etc/kubernetes/controller-manager.conf", "/etc/kubernetes/scheduler.conf",
+	ManifestDir + "/kube-apiserver.yaml", ManifestDir + "/kube-controller-manager.yaml",
+	ManifestDir + "/kube-scheduler.yaml", ManifestDir + "/etcd.yaml",
+}
+
 // artifacts are kubeadm's own, by the names that it gives these checks. They are findings: what
 // to do with a control plane that is half done is for kubeadm/init to say.
 func (p preflight) artifacts() ([]step.Change, error) {
@@ -91,7 +100,7 @@ func (p preflight) artifacts() ([]step.Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if there && path != kubeletConfig {
+		if there {
 			changes = append(changes, finding("FileAvailable-"+strings.ReplaceAll(path, "/", "-"), path+" is there",
 				"nothing of an earlier cluster: kubeadm reset -f, if that cluster is gone"))
 		}

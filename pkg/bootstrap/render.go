@@ -17,8 +17,10 @@ type Cluster struct {
 	NodeName          string
 	Address           netip.Addr // advertised by the API server, registered by the kubelet
 	KubernetesVersion string     // of the installed kubeadm: "v1.36.3"
-	Network           NetworkConfig
-	Kubeadm           KubeadmConfig
+	// Token is the bootstrap token that kubeadm makes: it would make a random one at each run.
+	Token   string
+	Network NetworkConfig
+	Kubeadm KubeadmConfig
 }
 
 // criSocket is containerd's.
@@ -30,8 +32,13 @@ type (
 	initConfiguration struct {
 		APIVersion       string           `yaml:"apiVersion"`
 		Kind             string           `yaml:"kind"`
+		BootstrapTokens  []bootstrapToken `yaml:"bootstrapTokens"`
 		LocalAPIEndpoint localAPIEndpoint `yaml:"localAPIEndpoint"`
 		NodeRegistration nodeRegistration `yaml:"nodeRegistration"`
+	}
+	bootstrapToken struct {
+		Token string `yaml:"token"`
+		TTL   string `yaml:"ttl"`
 	}
 	localAPIEndpoint struct {
 		AdvertiseAddress string `yaml:"advertiseAddress"`
@@ -78,6 +85,9 @@ const (
 	cgroupDriver = "systemd" // containerd is configured so too
 )
 
+// tokenTTL is short: nobody is told of this token, and a host that joins gets one of its own.
+const tokenTTL = "15m0s"
+
 // RenderKubeadm is the file that kubeadm init is given: four documents, the operator's own
 // settings merged over ours.
 func RenderKubeadm(c Cluster) ([]byte, error) {
@@ -87,6 +97,7 @@ func RenderKubeadm(c Cluster) ([]byte, error) {
 	}{
 		{initConfiguration{
 			APIVersion: kubeadmAPI, Kind: "InitConfiguration",
+			BootstrapTokens:  []bootstrapToken{{Token: c.Token, TTL: tokenTTL}},
 			LocalAPIEndpoint: localAPIEndpoint{AdvertiseAddress: c.Address.String()},
 			NodeRegistration: nodeRegistration{
 				Name: c.NodeName, CRISocket: criSocket,

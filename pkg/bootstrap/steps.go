@@ -37,6 +37,8 @@ type Deps struct {
 	Hostname string   // as the kernel says it
 	EUID     int      // of this process
 	Env      []string // of this process: what apt needs of it
+	// Building says whether this host is the agent's to build: see Init.
+	Building func() (bool, error)
 }
 
 // MemberFiles are what only a member of a cluster has: the agent, finding one of them and no
@@ -95,13 +97,22 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if c.Role == Worker {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
 	}
-	steps = append(steps, KubeadmInit(Init{
-		Host: d.Host, Units: d.Systemd, Minor: c.Packages.Minor(), Managed: c.Packages.Manage,
-		Cluster: Cluster{NodeName: c.NodeName(d.Hostname), Network: c.Network, Kubeadm: c.Kubeadm},
-		Address: c.address,
-		Connect: func() (API, error) { return connect() },
-		Foreign: ForeignCluster,
-	}))
+	init := c.init(d, connect)
+	steps = append(steps,
+		KubeadmConfigFile(init),
+		KubeadmPreflight(init),
+		Certificates(init),
+		Kubeconfigs(init),
+		LocalEtcd(init),
+		ControlPlaneManifests(init),
+		KubeletStart(init),
+		WaitControlPlane(init),
+		UploadConfig(init),
+		MarkControlPlane(init),
+		BootstrapToken(init),
+		KubeletFinalize(init),
+		AddOn(init),
+	)
 	if c.Network.CNI == "bridge" {
 		steps = append(steps, Bridge(d.Host, c.Network.PodSubnet))
 	}
@@ -109,6 +120,18 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
 	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), connect)), nil
+}
+
+// init is what the steps kubeadm/* are made of.
+func (c Config) init(d Deps, connect func() (*kube.Client, error)) Init {
+	return Init{
+		Host: d.Host, Units: d.Systemd, Minor: c.Packages.Minor(), Managed: c.Packages.Manage, Ignore: c.Preflight.Ignore,
+		Cluster:  Cluster{NodeName: c.NodeName(d.Hostname), Network: c.Network, Kubeadm: c.Kubeadm},
+		Address:  c.address,
+		Connect:  func() (API, error) { return connect() },
+		Foreign:  ForeignCluster,
+		Building: d.Building,
+	}
 }
 
 // swap is the step "kernel/swap": turned off for good, or kept for a kubelet that can have it.

@@ -15,14 +15,16 @@ import (
 func TestStepsOrder(t *testing.T) {
 	const host1 = "preflight/host preflight/time kernel/swap kernel/modules kernel/sysctl"
 	const node = host1 + " containerd/cni-plugins containerd containerd/registries containerd/crictl images kubelet"
+	const kubeadm = "kubeadm/config kubeadm/preflight kubeadm/certs kubeadm/kubeconfig kubeadm/etcd kubeadm/control-plane kubeadm/kubelet-start " +
+		"kubeadm/wait-control-plane kubeadm/upload-config kubeadm/mark-control-plane kubeadm/bootstrap-token kubeadm/kubelet-finalize kubeadm/addon"
 	for name, test := range map[string]struct {
 		config Config
 		want   string
 	}{
-		"control plane": {Config{Role: ControlPlane}, node + " kubeadm/init node/ready"},
-		"bridge":        {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}}, node + " kubeadm/init network/bridge node/ready"},
-		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " kubeadm/init network/addons node/ready"},
-		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " kubeadm/init network/bridge network/addons node/ready"},
+		"control plane": {Config{Role: ControlPlane}, node + " " + kubeadm + " node/ready"},
+		"bridge":        {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge node/ready"},
+		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " " + kubeadm + " network/addons node/ready"},
+		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge network/addons node/ready"},
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
 		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},
 		"packages":      {Config{Role: Worker, Packages: PackagesConfig{Manage: true}}, host1 + " packages/repository packages" + strings.TrimPrefix(node, host1) + " kubeadm/join"},

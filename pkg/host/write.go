@@ -208,6 +208,22 @@ func (h *Host) Remove(path string) error {
 	return SyncDir(filepath.Dir(real))
 }
 
+// RemoveAll removes a directory and what is in it, durably; links in it are removed, not
+// followed. One that is not there is fine. It is for directories that are the agent's own.
+func (h *Host) RemoveAll(path string) error {
+	real, err := h.Path(path)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := os.RemoveAll(real); err != nil {
+		return h.asSeen(err, path)
+	}
+	return SyncDir(filepath.Dir(real))
+}
+
 // originals is where a user's file is kept as it was before the agent's first change to it.
 // It lies outside the directories that other programs scan: kubelet would run a copy left in
 // its manifest directory as a pod.

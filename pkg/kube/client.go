@@ -151,6 +151,12 @@ func IsNotFound(err error) bool {
 	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }
 
+// IsForbidden says whether the API server knows the client and does not let it do this.
+func IsForbidden(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && status.Code == http.StatusForbidden
+}
+
 // request is one call of the API.
 type request struct {
 	method, path string // path as escaped, from the root of the API

@@ -16,7 +16,7 @@ import (
 // Transient is a program that is run as a service of its own: without the agent's sandbox,
 // with its own limits, and alive when the agent is restarted.
 type Transient struct {
-	Unit        string   // "nodeagent-kubeadm-init.service"; the name is the lock: one runs at a time
+	Unit        string   // "nodeagent-kubeadm-certs.service"; the name is the lock: one runs at a time
 	Description string   // for systemctl status
 	Argv        []string // Argv[0] is absolute. No secrets: everybody can read it.
 	Env         []string // "KEY=value"; readable by everybody too

@@ -32,7 +32,7 @@ func install(ctx context.Context, t *testing.T, v *vm.VM) {
 	v.MustRun(ctx, t, `
 		cp /mnt/repository/debian/Release.key /etc/apt/keyrings/docker.asc
 		echo 'deb [signed-by=/etc/apt/keyrings/docker.asc] file:/mnt/repository/debian /' >/etc/apt/sources.list.d/docker.list`)
-	pauseAfterInit(ctx, t, v)
+	pauseKubeadm(ctx, t, v)
 	v.MustRun(ctx, t, "apt-get install -y /mnt/files/nodeagent.deb </dev/null")
 	// apt came back while the work was going on.
 	v.MustRun(ctx, t, `
@@ -40,37 +40,6 @@ func install(ctx context.Context, t *testing.T, v *vm.VM) {
 		systemctl is-enabled nodeagent
 		[ ! -e /var/lib/nodeagent/bootstrapped ]
 		nodeagent config check`)
-}
-
-// pauseAfterInit puts a script in kubeadm's place, which holds a successful `kubeadm init`
-// back from ending until the harness has saved the machine's state.
-func pauseAfterInit(ctx context.Context, t *testing.T, v *vm.VM) {
-	// The package brings the real one; what apt runs afterwards puts this in front of it.
-	script := `#!/bin/bash
-/usr/lib/nodeagent-test/kubeadm "$@" || exit
-[ "$1" = init ] || exit 0
-touch /run/kubeadm-init-done
-while [ -e /run/kubeadm-init-done ]; do sleep 0.2; done
-`
-	if err := v.WriteFile(ctx, "/usr/lib/nodeagent-test/pause", []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	const hook = `DPkg::Post-Invoke { "cd /usr/lib/nodeagent-test; [ ! -e /usr/bin/kubeadm ] || [ -e kubeadm ] || { mv /usr/bin/kubeadm .; cp pause /usr/bin/kubeadm; }"; };` + "\n"
-	if err := v.WriteFile(ctx, "/etc/apt/apt.conf.d/99pause", []byte(hook), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
-	follow(ctx, t, v, "[ -e /run/kubeadm-init-done ]")
-	// The schedule is every minute; what etcd holds before the end of init is no backup.
-	v.MustRun(ctx, t, `[ -z "$(nodeagent snapshot list -o json | jq -r '.[]?.object.name')" ]`)
-	if err := v.Save(ctx, initialized); err != nil {
-		t.Fatal(err)
-	}
-	v.MustRun(ctx, t, `
-		mv /usr/lib/nodeagent-test/kubeadm /usr/bin/kubeadm
-		rm /etc/apt/apt.conf.d/99pause /run/kubeadm-init-done`)
 }
 
 // follow waits until the script exits 0 and logs what systemctl status would show meanwhile.

@@ -130,27 +130,3 @@ func isAdopted(ctx context.Context, t *testing.T, v *vm.VM) {
 	swapIsOff(ctx, t, v)
 	v.MustRun(ctx, t, bootstrapped)
 }
-
-// killed: the power fails when kubeadm init has done its work and the agent does not know yet.
-// (The guest's own files are synced before: what kubeadm leaves half-written is not the matter
-// here.)
-func killed(ctx context.Context, t *testing.T, v *vm.VM) {
-	if err := v.Load(ctx, initialized); err != nil {
-		t.Fatal(err)
-	}
-	v.MustRun(ctx, t, `
-		[ -e /var/lib/nodeagent/bootstrapping ]
-		not ls /etc/cni/net.d/*
-		systemctl kill --signal=KILL nodeagent
-		sync`)
-	if err := v.PowerCut(ctx); err != nil {
-		t.Fatal(err)
-	}
-	follow(ctx, t, v, bootstrapped)
-	v.MustRun(ctx, t, ready)
-	swapIsOff(ctx, t, v)
-	if runs := v.MustRun(ctx, t, `grep -c 'Using Kubernetes version' /var/log/nodeagent/kubeadm-init.log`); runs != "1" {
-		t.Errorf("kubeadm init was run %s times", runs)
-	}
-	v.MustRun(ctx, t, "ls /etc/cni/net.d/*")
-}

@@ -17,15 +17,10 @@ import (
 //go:embed testdata/config.yaml
 var configuration []byte
 
-const (
-	configPath = "/etc/nodeagent/config.yaml"
-	// initialized is the state of the machine between the end of kubeadm init and the next
-	// thing the agent does.
-	initialized = "initialized"
-)
+const configPath = "/etc/nodeagent/config.yaml"
 
 // TestFreshNode is the life of one machine: installed, made a node by the daemon alone, looked
-// at from all sides, rebooted, adopted; then put back to the moment after kubeadm init, killed
+// at from all sides, rebooted, adopted; then put back into the middle of kubeadm's phases, killed
 // there, and made a node all the same.
 func TestFreshNode(t *testing.T) {
 	ctx, cancel := untilDeadline(t)
@@ -34,7 +29,7 @@ func TestFreshNode(t *testing.T) {
 	story(ctx, t, v, []chapter{
 		{"a fresh machine", time.Minute, isFresh, true},
 		{"apt installs the package", 3 * time.Minute, install, true},
-		{"the daemon runs kubeadm init", 25 * time.Minute, initializes, true},
+		{"the daemon runs the phases of kubeadm init", 25 * time.Minute, initializes, true},
 		{"the node becomes ready", 10 * time.Minute, becomesReady, true},
 		{"the host is as Kubernetes wants it", 2 * time.Minute, hostIsPrepared, false},
 		{"pods run", 8 * time.Minute, podsRun, false},
@@ -46,7 +41,10 @@ func TestFreshNode(t *testing.T) {
 		{"drift is mended", 5 * time.Minute, driftIsMended, false},
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
-		{"killed after kubeadm init, and rebooted", 12 * time.Minute, killed, false},
+		{"killed during certs", 6 * time.Minute, killedDuring("certs", wholePKI), false},
+		{"killed during kubelet-start", 6 * time.Minute, killedDuring("kubelet-start", kubeletRuns), false},
+		{"power cut during wait-control-plane", 10 * time.Minute, powerCutDuring("wait-control-plane", wholeAPI), false},
+		{"killed during addon", 10 * time.Minute, killedDuring("addon", wholeNode), false},
 	})
 }
 

@@ -38,7 +38,7 @@ func (v *VM) args() []string {
 		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
 		"-chardev", "socket,id=monitor,path=" + v.path("qmp.sock") + ",server=on,wait=off", "-mon", "chardev=monitor,mode=control",
 	}
-	for i, name := range v.own {
+	for i, name := range []string{"root.qcow2", "swap.qcow2"} {
 		id := "disk" + strconv.Itoa(i)
 		args = append(args, "-drive", "file="+v.path(name)+",if=none,format=qcow2,cache=unsafe,discard=unmap,id="+id, "-device", "virtio-blk-pci,drive="+id)
 	}

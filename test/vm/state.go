@@ -43,13 +43,13 @@ func (v *VM) Load(ctx context.Context, name string) error {
 func (v *VM) Clone(ctx context.Context, t testing.TB, name string) *VM {
 	t.Helper()
 	clone := newVM(t, v.image, Options{Memory: v.memory, RootDevice: v.root})
-	clone.own, clone.disks = v.own, v.disks
+	clone.disks = v.disks
 	// A stopped machine has written back what QEMU held of its disks.
 	if err := v.monitor(ctx, "stop"); err != nil {
 		t.Fatalf("clone vm: %v", err)
 	}
 	var copyErr error
-	for _, disk := range v.own {
+	for _, disk := range []string{"root.qcow2", "swap.qcow2"} {
 		copyErr = errors.Join(copyErr, command(ctx, "cp", "--sparse=always", "--reflink=auto", v.path(disk), clone.path(disk)))
 	}
 	if err := errors.Join(copyErr, v.monitor(ctx, "cont")); err != nil {

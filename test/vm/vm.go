@@ -31,8 +31,6 @@ type Options struct {
 	// RootDevice is what the kernel mounts of it: /dev/vda when empty, /dev/vda1 of a disk with
 	// partitions.
 	RootDevice string
-	// Raw are further disks, whole images, from /dev/vdc on. What the guest writes goes elsewhere.
-	Raw []string
 	// Disks are read-only and mounted at /mnt/LABEL, by a line in the guest's fstab, so that
 	// they are there after a reboot too.
 	Disks []Disk
@@ -55,7 +53,6 @@ type VM struct {
 	image  string // the lab's VM image
 	memory string
 	root   string   // Options.RootDevice
-	own    []string // disks that are written to: root, swap and Options.Raw, as files in dir
 	disks  []string // image files of Options.Disks and UserData
 	qemu   *process
 	agent  *agent
@@ -88,9 +85,8 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 	if root == "" {
 		root = filepath.Join(image, "root.ext4")
 	}
-	for i, base := range append([]string{root, filepath.Join(image, "swap.img")}, o.Raw...) {
-		v.own = append(v.own, fmt.Sprintf("disk%d.qcow2", i))
-		if err := overlay(ctx, base, v.path(v.own[i])); err != nil {
+	for name, base := range map[string]string{"root.qcow2": root, "swap.qcow2": filepath.Join(image, "swap.img")} {
+		if err := overlay(ctx, base, v.path(name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 func TestVM(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	note := filepath.Join(t.TempDir(), "note")
 	if err := os.WriteFile(note, []byte("from the host\n"), 0o600); err != nil {
@@ -26,11 +26,7 @@ func TestVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := filepath.Join(t.TempDir(), "raw")
-	if err := os.WriteFile(raw, []byte(strings.Repeat("raw disk\n", 1<<16)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	v := vm.Boot(ctx, t, vm.Options{Raw: []string{raw}, Disks: []vm.Disk{
+	v := vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{
 		{Label: "files", Files: map[string]string{"a/note": note}},
 		{Label: "repository", Files: map[string]string{".": repository}},
 	}})
@@ -47,7 +43,6 @@ func TestVM(t *testing.T) {
 			"cloud-init status":                                   "status: disabled",
 			"ip -4 -o route get 1.1.1.1 | grep -o 'via [0-9.]* '": "via 10.0.2.2 ",
 			"cat /mnt/files/a/note":                               "from the host",
-			"head -n 1 /dev/vdc; echo other >/dev/vdc; sync":      "raw disk",
 			"etcdctl version | sed -n 1p":                         "etcdctl version: 3.6.8",
 			"stat -fc %T /sys/fs/cgroup":                          "cgroup2fs",
 		} {
@@ -90,7 +85,7 @@ func TestVM(t *testing.T) {
 		}
 		v.MustRun(ctx, t, "echo after >/root/state; sync")
 		clone := v.Clone(ctx, t, "here")
-		if got := clone.MustRun(ctx, t, "cat /root/state; head -n 1 /dev/vdc"); got != "before\nother" {
+		if got := clone.MustRun(ctx, t, "cat /root/state"); got != "before" {
 			t.Errorf("clone: got %q", got)
 		}
 		if got := v.MustRun(ctx, t, "cat /root/state"); got != "after" {

@@ -1,0 +1,217 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/systemd"
+)
+
+const (
+	logDir     = "/var/log/nodeagent"
+	kubeadmLog = logDir + "/kubeadm.log"
+	// kubeadmDir is where what kubeadm makes and prints lies until it is whole.
+	kubeadmDir = "/var/lib/nodeagent/kubeadm"
+)
+
+// phase is a phase of kubeadm init.
+type phase struct {
+	name string // kubeadm's: "control-plane"; the step is "kubeadm/control-plane"
+	part string // what is run of it: "all", "local"; "" for a phase without parts
+	// missing is what the phase has yet to leave, in words; nothing when it is complete. It may
+	// return Blocked.
+	missing func(ctx context.Context) ([]string, error)
+	// apply makes it so; nil runs the phase, whose second run then does no harm.
+	apply func(ctx context.Context) error
+}
+
+func (p phase) unit() string { return "nodeagent-kubeadm-" + p.name + ".service" }
+
+// output is where the phase prints, for nobody else to read: it may be a token.
+func (p phase) output() string { return kubeadmDir + "/" + p.name + ".out" }
+
+// words are the phase as it is typed.
+func (p phase) words() []string {
+	words := []string{"init", "phase", p.name}
+	if p.part != "" {
+		words = append(words, p.part)
+	}
+	return words
+}
+
+// step is the step of a phase.
+func (i Init) step(p phase) step.Step {
+	if p.apply == nil {
+		p.apply = func(ctx context.Context) error { return i.run(ctx, p, kubeadmFile) }
+	}
+	check := func(ctx context.Context) ([]step.Change, error) { return i.check(ctx, p) }
+	return step.Step{Name: "kubeadm/" + p.name, Check: check, Apply: p.apply}
+}
+
+func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
+	if i.Host.Offline {
+		return nil, step.Blocked{On: step.Boot}
+	}
+	if i.skips(p.name) {
+		return nil, nil
+	}
+	unit, err := i.Units.State(ctx, p.unit())
+	if err != nil {
+		return nil, err
+	}
+	command := "kubeadm " + strings.Join(p.words(), " ")
+	if isRunning(unit) {
+		return []step.Change{{Subject: p.name, Have: command + " is running", Want: "complete"}}, nil
+	}
+	missing, err := p.missing(ctx)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	building, err := i.Building()
+	if err != nil {
+		return nil, err
+	}
+	change := step.Change{Subject: p.name, Have: strings.Join(missing, ", "), Want: "made by " + command}
+	if !building {
+		change.Manual = true
+		change.Want = fmt.Sprintf("as kubeadm left it: put it back, or `%s --config %s`", command, kubeadmFile)
+	}
+	return []step.Change{change}, nil
+}
+
+// skips says whether the operator has kubeadm leave a phase, or "phase/part", out.
+func (i Init) skips(phase string) bool {
+	return i.Cluster.Kubeadm.InitConfiguration.lists("skipPhases", phase)
+}
+
+// run runs a phase as a transient unit, or waits for the one that runs, and puts what it
+// printed into the log, without its secrets.
+func (i Init) run(ctx context.Context, p phase, config string, args ...string) error {
+	kubeadm, err := Program(i.Host, "kubeadm")
+	if err != nil {
+		return err
+	}
+	if err := i.Host.MkdirAll(kubeadmDir, 0o700); err != nil {
+		return err
+	}
+	argv := append([]string{kubeadm}, p.words()...)
+	_, err = i.Units.RunTransient(ctx, systemd.Transient{
+		Unit: p.unit(), LogFile: p.output(), Timeout: kubeadmTimeout,
+		Description: "kubeadm " + strings.Join(p.words(), " ") + ", run by nodeagent",
+		Argv:        append(append(argv, "--config", config), args...),
+	})
+	if ctx.Err() != nil {
+		return err // it goes on, and prints on
+	}
+	printed, logErr := i.log(p)
+	var failed *systemd.UnitError
+	if errors.As(err, &failed) {
+		failed.LogFile = kubeadmLog
+		if printed != "" {
+			err = fmt.Errorf("%w\n%s", err, printed)
+		}
+	}
+	return errors.Join(err, logErr)
+}
+
+// secrets are what kubeadm prints that is for nobody: bootstrap tokens, keys of certificates
+// that are uploaded.
+var secrets = regexp.MustCompile(`\b([a-z0-9]{6})\.[a-z0-9]{16}\b|\b[0-9a-f]{64}\b`)
+
+func redact(text string) string { return secrets.ReplaceAllString(text, "$1[redacted]") }
+
+const (
+	maxLog     = 1 << 20 // bytes; what is older goes
+	quoteLines = 4       // of what kubeadm printed last, in an error
+)
+
+// log moves what a phase printed into the log and returns the end of it.
+func (i Init) log(p phase) (end string, err error) {
+	data, err := i.Host.ReadFile(p.output())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read what kubeadm printed: %w", err)
+	}
+	printed := redact(string(data))
+	old, err := i.Host.ReadFile(kubeadmLog)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("log what kubeadm printed: %w", err)
+	}
+	text := string(old) + "# kubeadm " + strings.Join(p.words(), " ") + "\n" + printed
+	if len(text) > maxLog {
+		_, text, _ = strings.Cut(text[len(text)-maxLog:], "\n")
+	}
+	if err := i.Host.MkdirAll(logDir, 0o750); err != nil {
+		return "", err
+	}
+	if err := i.Host.WriteFile(kubeadmLog, []byte(text), 0o600); err != nil {
+		return "", fmt.Errorf("log what kubeadm printed: %w", err)
+	}
+	lines := strings.Split(strings.TrimSpace(printed), "\n")
+	return strings.Join(lines[max(0, len(lines)-quoteLines):], "\n"), i.Host.Remove(p.output())
+}
+
+// KubeadmPreflight makes the step "kubeadm/preflight": kubeadm has found nothing in the way and
+// has pulled the images. It leaves nothing to see that by, and does not pass once there are
+// static pods; so a note says that it has passed, for this configuration and since this boot.
+func KubeadmPreflight(i Init) step.Step {
+	p := phase{name: "preflight"}
+	p.missing = func(context.Context) ([]string, error) {
+		begun, err := i.begun()
+		if err != nil || begun {
+			return nil, err
+		}
+		note, err := i.passNote()
+		if err != nil {
+			return nil, err
+		}
+		have, err := i.Host.ReadFile(passedFile)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if string(have) == note {
+			return nil, nil
+		}
+		return []string{"not passed since this boot"}, nil
+	}
+	p.apply = func(ctx context.Context) error {
+		var args []string
+		if len(i.Ignore) > 0 {
+			args = append(args, "--ignore-preflight-errors="+strings.Join(i.Ignore, ","))
+		}
+		if err := i.run(ctx, p, kubeadmFile, args...); err != nil {
+			return err
+		}
+		note, err := i.passNote()
+		if err != nil {
+			return err
+		}
+		return i.Host.WriteFile(passedFile, []byte(note), 0o600)
+	}
+	return i.step(p)
+}
+
+const passedFile = kubeadmDir + "/preflight-passed"
+
+func (i Init) passNote() (string, error) {
+	config, err := i.Host.ReadFile(kubeadmFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", step.Blocked{On: ConfigStep}
+	}
+	if err != nil {
+		return "", err
+	}
+	boot, err := i.Host.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return fmt.Sprintf("%x %s", sha256.Sum256(config), boot), nil
+}

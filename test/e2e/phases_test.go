@@ -1,0 +1,143 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+	"testing"
+
+	"github.com/nodeagent/nodeagent/test/vm"
+)
+
+// pausing stands in kubeadm's place and holds it in the middle of some phases.
+//
+//go:embed testdata/kubeadm-pausing
+var pausing []byte
+
+// moment is one at which the machine is saved, to be killed there afterwards.
+type moment struct {
+	phase string
+	come  string // a script that exits 0 when it has
+	on    string // goes on
+}
+
+func paused(phase string) moment {
+	return moment{phase, "[ -e /run/paused-" + phase + " ]", "rm /run/paused-" + phase}
+}
+
+var moments = []moment{
+	paused("certs"),
+	paused("kubelet-start"),
+	// In this one nothing of kubeadm's runs: the agent waits.
+	{"wait-control-plane", "systemctl show -P StatusText nodeagent | grep -q wait-control-plane", "true"},
+	paused("addon"),
+}
+
+func (m moment) state() string { return "during-" + m.phase }
+
+// pauseKubeadm has what apt runs afterwards put the pausing one in front of the real one.
+func pauseKubeadm(ctx context.Context, t *testing.T, v *vm.VM) {
+	if err := v.WriteFile(ctx, "/usr/lib/nodeagent-test/pausing", pausing, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const hook = `DPkg::Post-Invoke { "cd /usr/lib/nodeagent-test; [ ! -e /usr/bin/kubeadm ] || [ -e kubeadm ] || { mv /usr/bin/kubeadm .; cp pausing /usr/bin/kubeadm; }"; };` + "\n"
+	if err := v.WriteFile(ctx, "/etc/apt/apt.conf.d/99pause", []byte(hook), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const unpauseKubeadm = "mv /usr/lib/nodeagent-test/kubeadm /usr/bin/kubeadm; rm /etc/apt/apt.conf.d/99pause\n"
+
+// initializes follows the phases of kubeadm to their end and saves the machine on the way.
+func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
+	for _, m := range moments {
+		follow(ctx, t, v, m.come)
+		if err := v.Save(ctx, m.state()); err != nil {
+			t.Fatal(err)
+		}
+		if m.phase == "addon" {
+			// The schedule is every minute; what etcd holds before the end of kubeadm's phases is no backup.
+			v.MustRun(ctx, t, `[ -z "$(nodeagent snapshot list -o json | jq -r '.[]?.object.name')" ]`)
+			v.MustRun(ctx, t, unpauseKubeadm)
+		}
+		v.MustRun(ctx, t, m.on)
+	}
+}
+
+// made is what must not be made twice once it is there.
+const made = `cd /etc/kubernetes; sha256sum $(find pki -type f) *.conf manifests/* 2>/dev/null || true; date -r /etc/kubernetes/pki/ca.key +%s.%N 2>/dev/null || true`
+
+// killedDuring: both the agent and kubeadm are killed in the middle of a phase, without a word
+// to either. The agent comes back and goes on, until done exits 0.
+func killedDuring(phase, done string) func(context.Context, *testing.T, *vm.VM) {
+	return func(ctx context.Context, t *testing.T, v *vm.VM) {
+		if err := v.Load(ctx, "during-"+phase); err != nil {
+			t.Fatal(err)
+		}
+		before := v.MustRun(ctx, t, made)
+		v.MustRun(ctx, t, unpauseKubeadm+`
+			[ "$(systemctl is-active nodeagent-kubeadm-`+phase+`)" = active ]
+			systemctl kill --signal=KILL nodeagent nodeagent-kubeadm-`+phase)
+		resumed(ctx, t, v, before, done)
+	}
+}
+
+// powerCutDuring is the same with the machine's power. (The guest's own files are synced
+// before: what kubeadm leaves half-written is not the matter here.)
+func powerCutDuring(phase, done string) func(context.Context, *testing.T, *vm.VM) {
+	return func(ctx context.Context, t *testing.T, v *vm.VM) {
+		if err := v.Load(ctx, "during-"+phase); err != nil {
+			t.Fatal(err)
+		}
+		before := v.MustRun(ctx, t, made)
+		v.MustRun(ctx, t, unpauseKubeadm+"sync")
+		if err := v.PowerCut(ctx); err != nil {
+			t.Fatal(err)
+		}
+		resumed(ctx, t, v, before, done)
+	}
+}
+
+// resumed: the bootstrap goes on where it was, and makes nothing anew that was there.
+func resumed(ctx context.Context, t *testing.T, v *vm.VM, before, done string) {
+	t.Helper()
+	v.MustRun(ctx, t, "[ -e /var/lib/nodeagent/bootstrapping ]")
+	follow(ctx, t, v, done)
+	after := v.MustRun(ctx, t, made)
+	for line := range strings.Lines(before) {
+		// The kubelet's own is to change: kubelet-finalize has it name the file that is renewed.
+		if !strings.Contains(after, line) && !strings.HasSuffix(line, "  kubelet.conf\n") {
+			t.Errorf("was made anew: %s", line)
+		}
+	}
+	if failed := v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | grep -c '^bootstrap failed' || true"); strings.TrimSpace(failed) != "0" {
+		t.Errorf("a bootstrap that was resumed failed %s times on the way", strings.TrimSpace(failed))
+	}
+}
+
+// wholePKI and wholeNode are what a resumed bootstrap comes to.
+const wholePKI = `
+	[ -e /etc/kubernetes/manifests/kube-scheduler.yaml ]
+	nodeagent plan --only kubeadm/certs,kubeadm/kubeconfig,kubeadm/etcd,kubeadm/control-plane >/dev/null
+	cd /etc/kubernetes/pki
+	openssl verify -CAfile ca.crt apiserver.crt apiserver-kubelet-client.crt >/dev/null
+	openssl verify -CAfile etcd/ca.crt etcd/server.crt etcd/peer.crt etcd/healthcheck-client.crt apiserver-etcd-client.crt >/dev/null
+	openssl verify -CAfile front-proxy-ca.crt front-proxy-client.crt >/dev/null
+	[ ! -e /var/lib/nodeagent/kubeadm/pki ] && [ ! -e /var/lib/nodeagent/kubeadm/pki-whole ]
+`
+
+const kubeletRuns = `
+	[ -e /var/lib/kubelet/kubeadm-flags.env ] && systemctl is-active kubelet >/dev/null
+	crictl ps -q --name kube-apiserver | grep -q .
+`
+
+const wholeNode = bootstrapped + `
+	nodeagent plan --only kubeadm >/dev/null
+	kubectl -n kube-system get daemonset/kube-proxy deployment/coredns >/dev/null
+	ls /etc/cni/net.d/* >/dev/null
+` + ready
+
+// wholeAPI is a control plane that answers.
+const wholeAPI = `kubectl get --raw /readyz >/dev/null && nodeagent plan --only kubeadm/wait-control-plane >/dev/null`

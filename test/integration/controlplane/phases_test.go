@@ -1,0 +1,288 @@
+//go:build integration
+
+package controlplane_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/kube"
+	"github.com/nodeagent/nodeagent/pkg/step"
+	"github.com/nodeagent/nodeagent/pkg/systemd"
+	"github.com/nodeagent/nodeagent/test/controlplane"
+	"github.com/nodeagent/nodeagent/test/crash"
+)
+
+// children stands for systemd, which does not run in the namespace: a transient unit is a child,
+// killed at its nth change of the machine if that is not 0, and the kubelet runs.
+type children struct {
+	kill   int
+	killed bool
+}
+
+func (*children) State(context.Context, string) (systemd.State, error) {
+	return systemd.State{LoadState: "loaded", ActiveState: "active", UnitFileState: "enabled", SubState: "dead"}, nil
+}
+func (*children) Enable(context.Context, string) error { return nil }
+func (*children) Start(context.Context, string) error  { return nil }
+
+func (c *children) RunTransient(ctx context.Context, t systemd.Transient) (systemd.Result, error) {
+	ended, err := crash.Run(ctx, crash.Command{Args: t.Argv, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}, c.kill)
+	if err != nil {
+		return systemd.Result{}, err
+	}
+	if err := os.WriteFile(t.LogFile, []byte(ended.Output), 0o600); err != nil {
+		return systemd.Result{}, err
+	}
+	c.killed = c.killed || ended.Killed
+	r := systemd.Result{Code: ended.ExitCode, Result: "success"}
+	if ended.ExitCode != 0 || ended.Killed {
+		r.Result = "exit-code"
+		return r, &systemd.UnitError{Unit: t.Unit, LogFile: t.LogFile, Result: r}
+	}
+	return r, nil
+}
+
+// phases are the steps of kubeadm on a host with nothing of a cluster.
+func phases(t *testing.T, units *children, building bool) (bootstrap.Init, *host.Host) {
+	t.Helper()
+	h := host.New("/")
+	config := bootstrap.KubeadmConfig{}
+	var err error
+	if config.ClusterConfiguration, err = bootstrap.NewPassthrough("encryptionAlgorithm: ECDSA-P256\ncertificatesDir: /etc/kubernetes/pki\n"); err != nil {
+		t.Fatal(err)
+	}
+	return bootstrap.Init{
+		Host: h, Units: units, Minor: "1.36",
+		Cluster: bootstrap.Cluster{
+			NodeName: controlplane.NodeName, Kubeadm: config,
+			Network: bootstrap.NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
+		},
+		Address:  func(context.Context) (netip.Addr, error) { return netip.MustParseAddr(controlplane.Address), nil },
+		Connect:  func() (bootstrap.API, error) { return kube.Connect(h, bootstrap.AdminConf) },
+		Building: func() (bool, error) { return building, nil },
+	}, h
+}
+
+// empty removes what an earlier test left, and puts kubeadm where it is looked for.
+func empty(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"/etc/kubernetes", controlplane.EtcdDataDir, "/var/lib/nodeagent", "/var/lib/kubelet"} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const programs = "/usr/local/sbin" // of this namespace only
+	if err := unix.Mount("tmpfs", programs, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(programs, 0) })
+	if err := os.Symlink(controlplane.Program("kubeadm"), programs+"/kubeadm"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// files are the regular files below a directory, by mode.
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		list = append(list, fmt.Sprint(path, " ", info.Mode().Perm()))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func apply(t *testing.T, steps ...step.Step) []step.Result {
+	t.Helper()
+	results, err := step.Apply(t.Context(), steps, nil)
+	if err != nil {
+		log, _ := os.ReadFile("/var/log/nodeagent/kubeadm.log")
+		t.Fatalf("%v\n%s", err, log)
+	}
+	return results
+}
+
+// The phases, one by one, leave what `kubeadm init phase` leaves, and a second look finds
+// nothing to do. A complete cluster is never given what it lacks.
+func TestPhases(t *testing.T) {
+	reference := controlplane.New(t)
+	want := files(t, "/etc/kubernetes")
+	empty(t)
+	units := &children{}
+	i, h := phases(t, units, true)
+	apply(t, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.Kubeconfigs(i), bootstrap.LocalEtcd(i), bootstrap.ControlPlaneManifests(i))
+	if got := files(t, "/etc/kubernetes"); !slices.Equal(got, want) {
+		t.Errorf("the steps leave\n%s\nkubeadm\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if left, err := h.ReadDir("/var/lib/nodeagent/kubeadm"); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	reference.StartEtcd(t)
+	reference.StartAPIServer(t)
+	if err := h.WriteFile("/var/lib/kubelet/config.yaml", []byte("kind: KubeletConfiguration\n"), 0o600); err != nil {
+		t.Fatal(err) // kubelet-start is for the VM
+	}
+	client, err := kube.Connect(h, controlplane.SuperAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ApplyManifests(t.Context(), parse(t, node)); err != nil {
+		t.Fatal(err)
+	}
+	// As a kubelet registers it; kubeadm waits for that, and its end is silent when it does not come.
+	reference.Kubectl(t, "label", "node", controlplane.NodeName, "kubernetes.io/hostname="+controlplane.NodeName)
+	later := []step.Step{
+		bootstrap.WaitControlPlane(i), bootstrap.UploadConfig(i), bootstrap.MarkControlPlane(i), bootstrap.BootstrapToken(i), bootstrap.AddOn(i),
+	}
+	for n, r := range apply(t, later...) {
+		if n > 0 && r.Outcome != step.Applied {
+			t.Errorf("%s: %s", r.Step, r.Outcome)
+		}
+	}
+	reference.Kubectl(t, "delete", "configmap", "-n", "kube-public", "cluster-info")
+	for _, r := range apply(t, append(later, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.Kubeconfigs(i))...) {
+		if again := r.Step == "kubeadm/bootstrap-token"; again != (r.Outcome == step.Applied) {
+			t.Errorf("a second time, %s: %s", r.Step, r.Outcome)
+		}
+	}
+	tokens := reference.Kubectl(t, "get", "secret", "-n", "kube-system", "--field-selector=type=bootstrap.kubernetes.io/token", "-o", "name")
+	if strings.Count(tokens, "secret/") != 1 {
+		t.Errorf("there are tokens: %s", tokens)
+	}
+	log, err := h.ReadFile("/var/log/nodeagent/kubeadm.log")
+	if err != nil || !strings.Contains(string(log), "[redacted]") || tokenIn(t, h) == "" || strings.Contains(string(log), tokenIn(t, h)) {
+		t.Errorf("%v: the log holds the token, or none was printed:\n%s", err, log)
+	}
+	neverGiven(t, reference)
+}
+
+// tokenIn is the token in the configuration that kubeadm was given.
+func tokenIn(t *testing.T, h *host.Host) string {
+	t.Helper()
+	data, err := h.ReadFile("/var/lib/nodeagent/kubeadm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "token: ")
+	token, _, _ := strings.Cut(rest, "\n")
+	return token
+}
+
+// neverGiven takes parts of a complete cluster away: what is missing is told, with the command
+// that makes it, and left to a person.
+func neverGiven(t *testing.T, c *controlplane.ControlPlane) {
+	t.Helper()
+	c.Kubectl(t, "delete", "deployment", "-n", "kube-system", "coredns")
+	for _, path := range []string{"/etc/kubernetes/scheduler.conf", "/etc/kubernetes/pki/apiserver-kubelet-client.crt", "/etc/kubernetes/pki/apiserver-kubelet-client.key"} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i, _ := phases(t, &children{}, false)
+	for _, s := range []step.Step{bootstrap.Certificates(i), bootstrap.Kubeconfigs(i), bootstrap.AddOn(i)} {
+		r := apply(t, s)[0]
+		if r.Outcome != step.Clean || len(r.Findings()) != 1 || !strings.Contains(r.Findings()[0].Want, "kubeadm init phase "+strings.TrimPrefix(s.Name, "kubeadm/")) {
+			t.Errorf("%s: %s %v", s.Name, r.Outcome, r.Changes)
+		}
+	}
+	if out := c.Kubectl(t, "get", "deployment", "-n", "kube-system", "-o", "name"); out != "" {
+		t.Errorf("made again: %s", out)
+	}
+}
+
+// kubeadm killed anywhere in the phases that it cannot repeat: the steps, run again, end as if
+// nothing had been, and an operator's own CA is the one that signs.
+func TestPhasesKilled(t *testing.T) {
+	for name, stride := range map[string]int{"certs": 5, "kubeconfig": 2} {
+		t.Run(name, func(t *testing.T) {
+			points := 0
+			for n := 1; ; n += stride {
+				empty(t)
+				units := &children{}
+				i, h := phases(t, units, true)
+				bringCA(t, h)
+				own, err := h.ReadFile("/etc/kubernetes/pki/ca.key")
+				if err != nil {
+					t.Fatal(err)
+				}
+				apply(t, bootstrap.KubeadmConfigFile(i))
+				steps := []step.Step{bootstrap.Certificates(i)}
+				if name == "kubeconfig" {
+					apply(t, steps...)
+					steps = append(steps, bootstrap.Kubeconfigs(i))
+				}
+				units.kill = n
+				_, err = step.Apply(t.Context(), steps, nil)
+				if !units.killed {
+					if err != nil {
+						t.Error(err)
+					}
+					break
+				}
+				points++
+				var failed *systemd.UnitError
+				if !errors.As(err, &failed) {
+					t.Errorf("killed at %d: %v", n, err)
+				}
+				units.kill = 0
+				apply(t, steps...)
+				if now, err := h.ReadFile("/etc/kubernetes/pki/ca.key"); err != nil || string(now) != string(own) {
+					t.Errorf("killed at %d: the operator's CA is another: %v", n, err)
+				}
+				if left, err := h.ReadDir("/var/lib/nodeagent/kubeadm"); err != nil || len(left) > 0 {
+					t.Errorf("killed at %d: left over: %v, %v", n, left, err)
+				}
+			}
+			if points < 4 {
+				t.Errorf("%d kills only", points)
+			}
+			t.Logf("%d kills", points)
+		})
+	}
+}
+
+// bringCA is an operator's own CA, made in time.
+func bringCA(t *testing.T, h *host.Host) {
+	t.Helper()
+	const staged = "/run/own-ca"
+	if _, err := os.Stat(staged + "/ca.key"); errors.Is(err, fs.ErrNotExist) {
+		config := strings.Replace(controlplane.KubeadmConfig, "kubernetesVersion:", "certificatesDir: "+staged+"\nkubernetesVersion:", 1)
+		if err := os.WriteFile("/run/own-ca.yaml", []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		controlplane.Run(t, "kubeadm", "init", "phase", "certs", "ca", "--config", "/run/own-ca.yaml")
+	}
+	for _, name := range []string{"ca.crt", "ca.key"} {
+		data, err := os.ReadFile(filepath.Join(staged, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.MkdirAll("/etc/kubernetes/pki", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.WriteFile("/etc/kubernetes/pki/"+name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
