@@ -52,7 +52,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 func stepsConfig(c config.Config) bootstrap.Config {
 	return bootstrap.Config{
 		Role: c.Role, Node: c.Node, Network: c.Network, Preflight: c.Preflight, Kernel: c.Kernel,
-		Packages: c.Packages, Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons,
+		Packages: c.Packages, Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons, Timeouts: c.Timeouts,
 	}
 }
 

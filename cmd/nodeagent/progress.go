@@ -22,6 +22,7 @@ type progress struct {
 	mu    sync.Mutex
 	began time.Time // of the step in progress
 	doing string    // what it does
+	why   string    // it waits
 }
 
 func newProgress(w io.Writer) *progress {
@@ -89,8 +90,21 @@ func (p *progress) observe(e step.Event) {
 		p.began = time.Now()
 	}
 	p.doing = head + ": " + string(e.Stage)
+	if e.Stage == step.Awaiting {
+		p.awaiting(head, e.Result.Why())
+		return
+	}
 	if e.Stage == step.Applying && !p.live {
 		p.line("%s", p.doing)
+	}
+	p.show()
+}
+
+// awaiting tells why, once each time that another reason is found.
+func (p *progress) awaiting(head, why string) {
+	if why != p.why {
+		p.why = why
+		p.line("%s: waiting: %s", head, why)
 	}
 	p.show()
 }

@@ -25,6 +25,8 @@ type session struct {
 	done    atomic.Bool     // every step of the bootstrap has been applied
 	cluster atomic.Bool     // kubeadm init has ended: there is a cluster worth a snapshot
 	began   time.Time       // of the step in progress
+	waits   string          // why a step waits, as it was logged last
+	waitsAt time.Time       // that it was
 	drift   map[string]bool // what the last look for drift found and left
 }
 
@@ -169,6 +171,10 @@ func (s *session) observeStep(e step.Event) {
 	if e.Stage == step.Checking {
 		s.began = time.Now()
 	}
+	if e.Stage == step.Awaiting {
+		s.observeWait(e)
+		return
+	}
 	if e.Stage != step.Done {
 		s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: %s", e.Index, e.Total, e.Step, e.Stage)))
 		return
@@ -190,6 +196,20 @@ func (s *session) observeStep(e step.Event) {
 	}
 	for _, c := range r.Findings() {
 		s.log.Warn("finding: only a person can mend it", "step", r.Step, "subject", c.Subject, "have", c.Have, "want", c.Want)
+	}
+}
+
+// logWait is the least time between two lines of the log that tell why a step waits.
+const logWait = 30 * time.Second
+
+// observeWait reports why a step waits: to systemd each time, to the log when it is something
+// else than before, and not too often.
+func (s *session) observeWait(e step.Event) {
+	why := e.Result.Why()
+	s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: waiting: %s", e.Index, e.Total, e.Step, why)))
+	if now := time.Now(); why != s.waits && now.Sub(s.waitsAt) >= logWait {
+		s.waits, s.waitsAt = why, now
+		s.log.Info("waiting", "step", e.Step, "for", why)
 	}
 }
 

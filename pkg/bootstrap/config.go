@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Role is what a host is to its cluster.
@@ -136,7 +138,22 @@ func (c KubeadmConfig) Validate() error {
 	if c.ControlPlaneEndpoint != "" && strings.ContainsAny(c.ControlPlaneEndpoint, "/ ") {
 		errs = append(errs, fmt.Errorf("controlPlaneEndpoint: %q is not host or host:port", c.ControlPlaneEndpoint))
 	}
-	errs = append(errs, c.validateOwn())
+	errs = append(errs, c.validateOwn(), c.validateTokens())
+	return errors.Join(errs...)
+}
+
+// validateTokens: kubeadm makes another random token for one without, each time it is run.
+func (c KubeadmConfig) validateTokens() error {
+	tokens := c.InitConfiguration.at("bootstrapTokens")
+	if tokens == nil || tokens.Kind != yaml.SequenceNode {
+		return nil // a mistake is for kubeadm to tell
+	}
+	var errs []error
+	for i, t := range tokens.Content {
+		if indexOf(t, "token") < 0 {
+			errs = append(errs, fmt.Errorf("initConfiguration.bootstrapTokens[%d].token: is missing: `kubeadm token generate` makes one", i))
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -37,7 +37,6 @@ const (
 // Waits are how long the steps wait for others. kubeadm has its own, in its configuration.
 const (
 	kubeadmTimeout = 30 * time.Minute // a transient unit's: far beyond kubeadm's own
-	apiTimeout     = 10 * time.Minute // the control plane's start, and its return after a reboot
 	probeTimeout   = 10 * time.Second
 	pollInterval   = 2 * time.Second
 )
@@ -72,6 +71,8 @@ type Init struct {
 	Address func(context.Context) (netip.Addr, error)
 	Minor   string // the minor that is wanted: "1.36"
 	Managed bool   // the agent installs packages, and the phases wait for them
+	// Timeouts are how long the steps wait that run nothing.
+	Timeouts TimeoutsConfig
 	// Ignore are kubeadm's checks whose findings do not stop its preflight.
 	Ignore  []string
 	Connect func() (API, error)
@@ -132,8 +133,10 @@ func (i Init) refuse(ctx context.Context) error {
 }
 
 // WaitControlPlane makes the step "kubeadm/wait-control-plane": the API server says that it is
-// ready. Its Apply waits for that and runs nothing.
+// ready. It runs nothing. While it waits it tells which of the server's checks fail, the
+// kubelet's last error and what the static pods' containers said before they ended.
 func WaitControlPlane(i Init) step.Step {
+	why := diagnosis{host: i.Host, node: i.Cluster.NodeName, pods: i.manifests()}
 	check := func(ctx context.Context) ([]step.Change, error) {
 		if i.Host.Offline {
 			return nil, step.Blocked{On: step.Boot}
@@ -145,13 +148,13 @@ func WaitControlPlane(i Init) step.Step {
 		if !configured {
 			return nil, step.Blocked{On: "kubeadm/kubelet-start"}
 		}
-		if err := i.ready(ctx); err != nil {
-			return []step.Change{{Subject: "control plane", Have: "does not answer: " + err.Error(), Want: "ready"}}, nil
+		err = i.ready(ctx)
+		if err == nil {
+			return nil, nil
 		}
-		return nil, nil
+		return append([]step.Change{{Subject: "control plane", Have: err.Error(), Want: "ready"}}, why.changes(ctx)...), nil
 	}
-	apply := func(ctx context.Context) error { return poll(ctx, apiTimeout, i.ready) }
-	return step.Step{Name: WaitStep, Check: check, Apply: apply}
+	return step.Step{Name: WaitStep, Check: check, Wait: i.Timeouts.ControlPlane}
 }
 
 // ready is nil for an API server that is.
@@ -166,7 +169,9 @@ func (i Init) ready(ctx context.Context) error {
 	return api.Ready(ctx)
 }
 
-func isRunning(unit systemd.State) bool { return unit.SubState == "running" || unit.SubState == "start" }
+func isRunning(unit systemd.State) bool {
+	return unit.SubState == "running" || unit.SubState == "start"
+}
 
 // poll calls do until it returns nil. The error of a wait that ends without is do's last.
 func poll(ctx context.Context, limit time.Duration, do func(context.Context) error) error {

@@ -207,6 +207,7 @@ func (l *lab) init(kubeadm KubeadmConfig) Init {
 		Connect:  func() (API, error) { return api{l}, nil },
 		Foreign:  l.Foreign,
 		Building: func() (bool, error) { return !l.adopted, nil },
+		Timeouts: DefaultTimeouts(),
 	}
 }
 

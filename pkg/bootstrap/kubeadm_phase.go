@@ -51,7 +51,14 @@ func (i Init) step(p phase) step.Step {
 		p.apply = func(ctx context.Context) error { return i.run(ctx, p, kubeadmFile) }
 	}
 	check := func(ctx context.Context) ([]step.Change, error) { return i.check(ctx, p) }
-	return step.Step{Name: "kubeadm/" + p.name, Check: check, Apply: p.apply}
+	apply := func(ctx context.Context) error {
+		changes, err := i.check(ctx, p)
+		if err != nil || len(changes) == 0 {
+			return err // what is complete is not run again
+		}
+		return p.apply(ctx)
+	}
+	return step.Step{Name: "kubeadm/" + p.name, Check: check, Apply: apply}
 }
 
 func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {

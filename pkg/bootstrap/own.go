@@ -17,7 +17,8 @@ type OwnKey struct {
 	Always   string // or the only value that it has, which may be given too
 }
 
-// OwnKeys are all of them. The kubelet's argument node-ip is none: two addresses need it.
+// OwnKeys are all of them. The kubelet's argument node-ip is none: two addresses need it. Nor are
+// the bootstrap tokens: an operator may have given them to the hosts that are to join.
 func OwnKeys() []OwnKey {
 	const initialize, cluster, kubelet, proxy = "initConfiguration", "clusterConfiguration", "kubeletConfiguration", "kubeProxyConfiguration"
 	return []OwnKey{

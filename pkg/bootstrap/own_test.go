@@ -33,6 +33,7 @@ func TestOwnKeysAreThoseRendered(t *testing.T) {
 		}
 	}
 	delete(want, "initConfiguration.nodeRegistration.kubeletExtraArgs")
+	delete(want, "initConfiguration.bootstrapTokens")
 	have := map[string]bool{}
 	for _, key := range OwnKeys() {
 		have[key.Document+"."+key.Path] = true
@@ -88,4 +89,20 @@ kubeletConfiguration.cgroupDriver: is always systemd here: leave it out`
 	if err := allowed.Validate(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A token of the operator's takes the place of the agent's; one without its text would be
+// another one each time.
+func TestBootstrapTokens(t *testing.T) {
+	c := exampleCluster()
+	c.Kubeadm.InitConfiguration = passthrough(t, "bootstrapTokens: [{token: zzzzzz.0123456789abcdef, ttl: 24h}]")
+	rendered, err := RenderKubeadm(c)
+	if err != nil || strings.Contains(string(rendered), c.Token) || tokenIn(rendered) != "" && tokenIn(rendered) != "zzzzzz.0123456789abcdef" {
+		t.Errorf("%v\n%s", err, rendered)
+	}
+	if err := c.Kubeadm.Validate(); err != nil {
+		t.Error(err)
+	}
+	c.Kubeadm.InitConfiguration = passthrough(t, "bootstrapTokens: [{ttl: 24h}]")
+	wantError(t, c.Kubeadm.Validate(), "initConfiguration.bootstrapTokens[0].token: is missing")
 }

@@ -15,7 +15,7 @@ import (
 
 func exampleCluster() Cluster {
 	return Cluster{
-		NodeName: "node-1", Address: netip.MustParseAddr("192.0.2.10"), KubernetesVersion: "v1.36.3",
+		NodeName: "node-1", Address: netip.MustParseAddr("192.0.2.10"), KubernetesVersion: "v1.36.3", Token: "abcdef.0123456789abcdef",
 		Network: NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
 	}
 }

@@ -28,6 +28,7 @@ type Config struct {
 	Images     ImagesConfig
 	Kubeadm    KubeadmConfig
 	Addons     []string
+	Timeouts   TimeoutsConfig
 }
 
 // Deps is the machine that the steps work on.
@@ -119,7 +120,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if len(c.Addons) > 0 {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
-	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), connect)), nil
+	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), c.Timeouts.NodeReady, connect)), nil
 }
 
 // init is what the steps kubeadm/* are made of.
@@ -131,6 +132,7 @@ func (c Config) init(d Deps, connect func() (*kube.Client, error)) Init {
 		Connect:  func() (API, error) { return connect() },
 		Foreign:  ForeignCluster,
 		Building: d.Building,
+		Timeouts: c.Timeouts,
 	}
 }
 

@@ -43,6 +43,8 @@ type Config struct {
 	// Addons are files of manifests, or directories of them, that are applied in this order
 	// once the API answers.
 	Addons []string `yaml:"addons"`
+	// Timeouts are how long the bootstrap waits for what happens by itself.
+	Timeouts bootstrap.TimeoutsConfig `yaml:"timeouts"`
 	// Backup is when etcd snapshots are taken and where they are kept.
 	Backup etcdbackup.Config `yaml:"backup"`
 	// Certs is what is done about certificates beyond watching them.
@@ -128,6 +130,7 @@ func Default() Config {
 		Network:  bootstrap.NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
 		Kernel:   kernel.DefaultConfig(),
 		Packages: bootstrap.PackagesConfig{Manage: true, KubernetesVersion: "1.36"},
+		Timeouts: bootstrap.DefaultTimeouts(),
 		Backup:   etcdbackup.DefaultConfig(),
 		Certs:    certs.DefaultConfig(),
 		Drift:    DriftConfig{Interval: 10 * time.Minute, Mode: "mend"},
@@ -149,6 +152,7 @@ func (c Config) Validate() error {
 		prefix("images", c.Images.Validate()),
 		prefix("kubeadm", c.Kubeadm.Validate()),
 		bootstrap.ValidateAddons(c.Addons),
+		prefix("timeouts", c.Timeouts.Validate()),
 		prefix("backup", c.Backup.Validate()),
 		prefix("certs", c.Certs.Validate()),
 		prefix("drift", c.Drift.Validate()),

@@ -5,18 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Stage is what a runner is doing to a step.
 type Stage string
 
-// The stages, in the order a step goes through them. Plan goes from Checking to Done.
+// The stages, in the order a step goes through them. Plan goes from Checking to Done. A step
+// that waits is Awaiting in place of Applying and Verifying.
 const (
 	Checking  Stage = "checking"
 	Applying  Stage = "applying"
+	Awaiting  Stage = "awaiting"
 	Verifying Stage = "verifying"
 	Done      Stage = "done"
 )
+
+// awaitInterval is between two checks of a step that waits.
+const awaitInterval = 2 * time.Second
 
 // Event is one thing that happened to one step, told as it happens. Events carry no time:
 // whoever observes them has the clock.
@@ -24,7 +30,7 @@ type Event struct {
 	Step         string
 	Index, Total int // Index counts from 1
 	Stage        Stage
-	Result       Result // of a Done event
+	Result       Result // of a Done event; of an Awaiting one the Changes that are waited for
 }
 
 // Plan checks every step and applies none. A step that cannot be checked is a Failed result,
@@ -93,7 +99,7 @@ func (r runner) plan(ctx context.Context) Result {
 		result.Outcome = Failed
 	case len(result.Pending()) == 0:
 		result.Outcome = Clean
-	case r.step.Apply == nil:
+	case r.step.Apply == nil && r.step.Wait == 0:
 		result.Outcome = Stopped
 	default:
 		result.Outcome = Differs
@@ -117,6 +123,9 @@ func (r runner) apply(ctx context.Context) Result {
 		result.Outcome = Clean
 		return r.done(result)
 	}
+	if r.step.Apply == nil && r.step.Wait > 0 {
+		return r.done(r.await(ctx, result))
+	}
 	if r.step.Apply == nil {
 		result.Outcome, result.Err = Stopped, fmt.Errorf("%w: %s", ErrStopped, describe(result.Pending()))
 		return r.done(result)
@@ -137,6 +146,34 @@ func (r runner) apply(ctx context.Context) Result {
 	}
 	result.Outcome = Applied
 	return r.done(result)
+}
+
+// await checks again and again until nothing is pending. A check that fails is not the end: what
+// is waited for may be what it asks.
+func (r runner) await(ctx context.Context, result Result) Result {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.step.Wait, fmt.Errorf("waited %s", r.step.Wait))
+	defer cancel()
+	tick := time.NewTicker(awaitInterval)
+	defer tick.Stop()
+	last := error(nil)
+	for changes := result.Changes; ; {
+		found := Result{Step: r.step.Name, Changes: changes, Err: last}
+		r.tell(Awaiting, found)
+		select {
+		case <-ctx.Done():
+			result.Err = fmt.Errorf("%w: %w: %s", ErrNotYet, context.Cause(ctx), found.Why())
+			return result
+		case <-tick.C:
+		}
+		now, err := r.step.Check(ctx)
+		if last = err; err != nil {
+			continue
+		}
+		if changes = now; len(filter(changes, false)) == 0 {
+			result.Outcome = Applied
+			return result
+		}
+	}
 }
 
 func describe(changes []Change) string {

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 )
 
 // Step is one piece of desired host state.
@@ -24,6 +26,11 @@ type Step struct {
 	// Apply makes the host so. It is repeatable, and after a crash at any point a second
 	// run converges. A nil Apply is a preflight: it reports and stops, it mends nothing.
 	Apply func(context.Context) error
+
+	// Wait makes a step without an Apply one that waits: what differs goes away without it (a
+	// program starts, a node becomes ready). Check is asked again until it finds nothing, or
+	// for so long; what it finds meanwhile is told, so it says why.
+	Wait time.Duration
 }
 
 // Change is one difference between the host and what is wanted, in words for operators.
@@ -59,6 +66,9 @@ func (b Blocked) Error() string { return "not known before " + b.On }
 // differences afterwards.
 var ErrNotConverged = errors.New("still differs after apply")
 
+// ErrNotYet is the failure of a step that waits, when its time is over.
+var ErrNotYet = errors.New("is not yet as it should be")
+
 // ErrStopped is the failure of a preflight step: it differs and has no Apply.
 var ErrStopped = errors.New("preflight stops here")
 
@@ -91,6 +101,18 @@ func (r Result) Findings() []Change { return filter(r.Changes, true) }
 
 // Pending are the changes that Apply is for.
 func (r Result) Pending() []Change { return filter(r.Changes, false) }
+
+// Why is what is waited for, on one line: the pending changes as they are, or the error.
+func (r Result) Why() string {
+	if r.Err != nil {
+		return r.Err.Error()
+	}
+	words := make([]string, 0, len(r.Changes))
+	for _, c := range r.Pending() {
+		words = append(words, c.Subject+": "+c.Have)
+	}
+	return strings.Join(words, "; ")
+}
 
 func filter(changes []Change, manual bool) []Change {
 	var out []Change

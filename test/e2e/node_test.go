@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,11 +68,22 @@ func story(ctx context.Context, t *testing.T, v *vm.VM, chapters []chapter) {
 				}
 			})
 			part.run(ctx, t, v)
+			busiest(ctx, t, v)
 		})
 		if part.needed && !passed {
 			t.FailNow()
 		}
 	}
+}
+
+// busiest logs what the machine's time has gone into since it was started.
+func busiest(ctx context.Context, t *testing.T, v *vm.VM) {
+	r, err := v.Run(ctx, `uptime | sed 's/.*load/load/'; ps -eo cputimes,comm --sort=-cputimes --no-headers | head -n 12 | awk '{ printf "%s %ss, ", $2, $1 }'`)
+	if err != nil {
+		t.Logf("what is busy: %v", err)
+		return
+	}
+	t.Log(strings.Join(strings.Fields(r.Stdout), " "))
 }
 
 // untilDeadline is a context that ends in time to explain a failure, and to end the machine.

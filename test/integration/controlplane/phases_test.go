@@ -73,6 +73,7 @@ func phases(t *testing.T, units *children, building bool) (bootstrap.Init, *host
 		Address:  func(context.Context) (netip.Addr, error) { return netip.MustParseAddr(controlplane.Address), nil },
 		Connect:  func() (bootstrap.API, error) { return kube.Connect(h, bootstrap.AdminConf) },
 		Building: func() (bool, error) { return building, nil },
+		Timeouts: bootstrap.DefaultTimeouts(),
 	}, h
 }
 
