@@ -148,6 +148,7 @@ func TestImagesConfig(t *testing.T) {
 
 // fakeCtr is a containerd as ctr sees it.
 type fakeCtr struct {
+	old      bool // 1.6, which knows no --local
 	images   []string
 	imported []string
 	err      error
@@ -160,17 +161,31 @@ func (f *fakeCtr) exec(_ context.Context, c host.Command) ([]byte, error) {
 	switch {
 	case slices.Equal(c.Args, []string{"--namespace", "k8s.io", "images", "ls", "-q"}):
 		return []byte(strings.Join(f.images, "\n") + "\n"), nil
-	case len(c.Args) == 5 && slices.Equal(c.Args[:4], []string{"--namespace", "k8s.io", "images", "import"}):
-		data, err := os.ReadFile(c.Args[4])
+	case slices.Equal(c.Args, []string{"--namespace", "k8s.io", "images", "import", "--help"}):
+		if f.old {
+			return []byte("   --digests  whether to create digest images\n"), nil
+		}
+		return []byte("   --local  Run import locally rather than through transfer API\n"), nil
+	case slices.Equal(c.Args[:len(c.Args)-1], f.importCommand()):
+		archive := c.Args[len(c.Args)-1]
+		data, err := os.ReadFile(archive)
 		if err != nil {
 			return nil, err
 		}
 		names, err := archiveImages(bytes.NewReader(data))
 		f.images = append(f.images, names...)
-		f.imported = append(f.imported, filepath.Base(c.Args[4]))
+		f.imported = append(f.imported, filepath.Base(archive))
 		return nil, err
 	}
 	return nil, errors.New("unknown command line: " + c.String())
+}
+
+func (f *fakeCtr) importCommand() []string {
+	command := []string{"--namespace", "k8s.io", "images", "import"}
+	if !f.old {
+		command = append(command, "--local")
+	}
+	return command
 }
 
 func imagesHost(t *testing.T, f *fakeCtr) *host.Host {
@@ -197,7 +212,13 @@ func answering(t *testing.T, h *host.Host) {
 }
 
 func TestImagesConverges(t *testing.T) {
-	f := &fakeCtr{images: []string{"r.io/a:1", "sha256:00"}}
+	for _, old := range []bool{false, true} {
+		imagesConverge(t, &fakeCtr{images: []string{"r.io/a:1", "sha256:00"}, old: old})
+	}
+}
+
+func imagesConverge(t *testing.T, f *fakeCtr) {
+	t.Helper()
 	h := imagesHost(t, f)
 	answering(t, h)
 	s := Images(h, []string{"/a.tar", "/b.tar"}, false)
