@@ -33,7 +33,7 @@ const (
 // directory already, such as an operator's own CA, is used by kubeadm and never written over.
 func Certificates(i Init) step.Step {
 	p := phase{name: "certs", part: "all"}
-	p.missing = func(context.Context) ([]string, error) { return i.missingCerts() }
+	p.missing = i.missingCerts
 	p.apply = func(ctx context.Context) error { return i.makeCerts(ctx, p) }
 	return i.step(p)
 }
@@ -51,7 +51,7 @@ func (i Init) pkiDir() string {
 	return kubernetesDir + "/pki"
 }
 
-func (i Init) missingCerts() ([]string, error) {
+func (i Init) missingCerts(ctx context.Context) ([]string, error) {
 	whole, err := i.Host.Exists(stagedWhole)
 	if err != nil {
 		return nil, err
@@ -62,6 +62,15 @@ func (i Init) missingCerts() ([]string, error) {
 	missing, err := i.pki(i.pkiDir()).missing()
 	if err != nil {
 		return nil, err
+	}
+	begun, err := i.begun()
+	if err != nil {
+		return nil, err
+	}
+	if !begun {
+		if err := i.certificateFits(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if len(missing) > 0 {
 		return []string{"no " + strings.Join(missing, ", ") + " in " + i.pkiDir()}, nil

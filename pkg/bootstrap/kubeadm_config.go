@@ -32,8 +32,11 @@ func (i Init) checkConfig(ctx context.Context) ([]step.Change, error) {
 		return nil, step.Blocked{On: step.Boot}
 	}
 	begun, err := i.begun()
-	if err != nil || begun {
+	if err != nil {
 		return nil, err
+	}
+	if begun {
+		return i.changedTooLate(ctx)
 	}
 	if err := i.refuse(ctx); err != nil {
 		return nil, err

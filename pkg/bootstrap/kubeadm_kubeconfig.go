@@ -29,8 +29,8 @@ var kubeconfigs = []string{"admin.conf", "super-admin.conf", "kubelet.conf", "co
 // are missing are put in place, each whole or not at all.
 func Kubeconfigs(i Init) step.Step {
 	p := phase{name: "kubeconfig", part: "all"}
-	p.missing = func(context.Context) ([]string, error) {
-		missing, err := i.missingKubeconfigs()
+	p.missing = func(ctx context.Context) ([]string, error) {
+		missing, err := i.missingKubeconfigs(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +44,11 @@ func Kubeconfigs(i Init) step.Step {
 }
 
 // missingKubeconfigs are those that are not there. One that cannot be used is an error.
-func (i Init) missingKubeconfigs() ([]string, error) {
+func (i Init) missingKubeconfigs(ctx context.Context) ([]string, error) {
+	begun, err := i.begun()
+	if err != nil {
+		return nil, err
+	}
 	var missing []string
 	for _, name := range kubeconfigs {
 		path := filepath.Join(kubernetesDir, name)
@@ -56,16 +60,20 @@ func (i Init) missingKubeconfigs() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read kubeconfig: %w", err)
 		}
-		if err := usableKubeconfig(data); err != nil {
+		server, err := usableKubeconfig(data)
+		if err == nil && !begun {
+			err = i.kubeconfigFits(ctx, server)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("check kubeconfig %s: %w; `rm %s` and `nodeagent apply` make it anew", path, err, path)
 		}
 	}
 	return missing, nil
 }
 
-// usableKubeconfig is nil for a kubeconfig that names a server and has a certificate with its
-// key, or the files of both.
-func usableKubeconfig(data []byte) error {
+// usableKubeconfig is the server of a kubeconfig that has a certificate with its key, or the
+// files of both; an error for one that cannot be used.
+func usableKubeconfig(data []byte) (server string, err error) {
 	var k struct {
 		Clusters []struct {
 			Cluster struct {
@@ -82,31 +90,31 @@ func usableKubeconfig(data []byte) error {
 		} `yaml:"users"`
 	}
 	if err := yaml.Unmarshal(data, &k); err != nil {
-		return errors.New("it is no YAML") // the parser would quote the key
+		return "", errors.New("it is no YAML") // the parser would quote the key
 	}
 	if len(k.Clusters) == 0 || k.Clusters[0].Cluster.Server == "" || len(k.Users) == 0 {
-		return errors.New("it is empty, or names no server or no user")
+		return "", errors.New("it is empty, or names no server or no user")
 	}
-	user := k.Users[0].User
+	server, user := k.Clusters[0].Cluster.Server, k.Users[0].User
 	if user.Certificate != "" && user.Key != "" {
-		return nil // the kubelet's, once it has rotated its certificate
+		return server, nil // the kubelet's, once it has rotated its certificate
 	}
 	crt, err := base64.StdEncoding.DecodeString(strings.TrimSpace(user.CertificateData))
 	if err != nil {
-		return errors.New("its certificate is cut off")
+		return "", errors.New("its certificate is cut off")
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(user.KeyData))
 	if err != nil {
-		return errors.New("its key is cut off")
+		return "", errors.New("its key is cut off")
 	}
 	if _, err := tls.X509KeyPair(crt, key); err != nil {
-		return fmt.Errorf("its certificate and key: %w", err)
+		return "", fmt.Errorf("its certificate and key: %w", err)
 	}
-	return nil
+	return server, nil
 }
 
 func (i Init) applyKubeconfigs(ctx context.Context, p phase) error {
-	missing, err := i.missingKubeconfigs()
+	missing, err := i.missingKubeconfigs(ctx)
 	if err != nil {
 		return err
 	}
@@ -140,7 +148,7 @@ func (i Init) makeKubeconfigs(ctx context.Context, p phase, missing []string) er
 		if err != nil {
 			return fmt.Errorf("read what kubeadm has made: %w", err)
 		}
-		if err := usableKubeconfig(data); err != nil {
+		if _, err := usableKubeconfig(data); err != nil {
 			return fmt.Errorf("check the %s that kubeadm has made: %w", name, err)
 		}
 		if err := i.Host.WriteFile(filepath.Join(kubernetesDir, name), data, 0o600); err != nil {

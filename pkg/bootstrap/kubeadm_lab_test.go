@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,7 +48,7 @@ func newLab(t *testing.T) *lab {
 	l.Host = &host.Host{Root: t.TempDir(), Exec: l.exec}
 	put(t, l.Host, "/usr/bin/kubeadm", "", 0o755)
 	put(t, l.Host, "/proc/sys/kernel/random/boot_id", "first-boot\n", 0o444)
-	if err := certstest.Write(l.made, certstest.Options{Now: time.Now()}); err != nil {
+	if err := certstest.Write(l.made, certstest.Options{Now: time.Now(), Address: net.IPv4(192, 0, 2, 10)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range objectPaths {

@@ -19,7 +19,7 @@ import (
 // unit with exactly these arguments.
 func TestPhases(t *testing.T) {
 	l := newLab(t)
-	i := l.init(KubeadmConfig{ControlPlaneEndpoint: "api.example.com:6443"})
+	i := l.init(KubeadmConfig{ControlPlaneEndpoint: "node-1:6443"})
 	i.Ignore = []string{"NumCPU", "TimeSync"}
 	for _, s := range allPhases(i) {
 		if s.Name == WaitStep { // waits, and makes nothing
