@@ -38,10 +38,10 @@ tools: # what the lab needs of the machine; quick when it is there
 	bash test/lab/install-tools.sh
 
 .PHONY: soak
-soak: tools ## further lives of a VM: by cloud-init with every kind of swap, and from a baked image (root)
+soak: tools ## further lives of a VM: by cloud-init, from a baked image, interrupted in every phase (root)
 	go run ./test/lab/cmd/lab build all
 	$(MAKE) package
-	go test -tags e2e,soak -p 1 -count=1 -timeout 60m -v -run 'TestCloudInit|TestBakedImage' ./test/e2e
+	go test -tags e2e,soak -p 1 -count=1 -timeout 150m -v -run 'TestCloudInit|TestBakedImage|TestInterrupted' ./test/e2e
 
 .PHONY: lint
 lint: bin/golangci-lint ## gofmt, go vet and golangci-lint, the tagged files too

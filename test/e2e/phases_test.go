@@ -69,9 +69,13 @@ func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
 // made is what must not be made twice once it is there.
 const made = `cd /etc/kubernetes; sha256sum $(find pki -type f) *.conf manifests/* 2>/dev/null || true; date -r /etc/kubernetes/pki/ca.key +%s.%N 2>/dev/null || true`
 
-// killedDuring: both the agent and kubeadm are killed in the middle of a phase, without a word
-// to either. The agent comes back and goes on, until done exits 0.
-func killedDuring(phase, done string) func(context.Context, *testing.T, *vm.VM) {
+// killedDuring: the agent, kubeadm ("PHASE") or both are killed in the middle of a phase,
+// without a word to either. The bootstrap goes on, until done exits 0.
+func killedDuring(phase, done string, who ...string) func(context.Context, *testing.T, *vm.VM) {
+	units := "nodeagent nodeagent-kubeadm-" + phase
+	if len(who) > 0 {
+		units = strings.ReplaceAll(strings.Join(who, " "), "PHASE", "nodeagent-kubeadm-"+phase)
+	}
 	return func(ctx context.Context, t *testing.T, v *vm.VM) {
 		if err := v.Load(ctx, "during-"+phase); err != nil {
 			t.Fatal(err)
@@ -79,8 +83,9 @@ func killedDuring(phase, done string) func(context.Context, *testing.T, *vm.VM) 
 		before := v.MustRun(ctx, t, made)
 		v.MustRun(ctx, t, unpauseKubeadm+`
 			[ "$(systemctl is-active nodeagent-kubeadm-`+phase+`)" = active ]
-			systemctl kill --signal=KILL nodeagent nodeagent-kubeadm-`+phase)
-		resumed(ctx, t, v, before, done)
+			systemctl kill --signal=KILL `+units+`
+			rm -f /run/paused-*`)
+		resumed(ctx, t, v, before, done, !strings.Contains(units, "kubeadm") || strings.Contains(units, "nodeagent "))
 	}
 }
 
@@ -96,12 +101,13 @@ func powerCutDuring(phase, done string) func(context.Context, *testing.T, *vm.VM
 		if err := v.PowerCut(ctx); err != nil {
 			t.Fatal(err)
 		}
-		resumed(ctx, t, v, before, done)
+		resumed(ctx, t, v, before, done, false)
 	}
 }
 
-// resumed: the bootstrap goes on where it was, and makes nothing anew that was there.
-func resumed(ctx context.Context, t *testing.T, v *vm.VM, before, done string) {
+// resumed: the bootstrap goes on where it was, and makes nothing anew that was there; without a
+// failed try on the way, when it is smooth.
+func resumed(ctx context.Context, t *testing.T, v *vm.VM, before, done string, smooth bool) {
 	t.Helper()
 	v.MustRun(ctx, t, "[ -e /var/lib/nodeagent/bootstrapping ]")
 	follow(ctx, t, v, done)
@@ -112,8 +118,9 @@ func resumed(ctx context.Context, t *testing.T, v *vm.VM, before, done string) {
 			t.Errorf("was made anew: %s", line)
 		}
 	}
-	if failed := v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | grep -c '^bootstrap failed' || true"); strings.TrimSpace(failed) != "0" {
-		t.Errorf("a bootstrap that was resumed failed %s times on the way", strings.TrimSpace(failed))
+	failed := strings.TrimSpace(v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | grep -c '^bootstrap failed' || true"))
+	if t.Logf("%s failed tries", failed); smooth && failed != "0" {
+		t.Errorf("a bootstrap that was resumed failed %s times on the way", failed)
 	}
 }
 
