@@ -69,3 +69,20 @@ func FuzzValidateSecret(f *testing.F) {
 		}
 	})
 }
+
+// Whoever can write a line of /etc/passwd is root; a broken one is nobody, and no number is
+// another one than it says.
+func FuzzPasswd(f *testing.F) {
+	for _, seed := range []string{"", "a:x:1000:1001:A:/home/a:/bin/sh\n", "a:x:4294967295:0:::\n", "a:x:-1:0:::", "a:x:1:1::/h", "a:x:18446744073709551616:0:::", "\n:::::::\n", "a:x:0x0:0:::", "a:x:+1:1:::"} {
+		f.Add(seed, "a")
+	}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		u, ok := parsePasswd(text, name)
+		if !ok {
+			return
+		}
+		if u.Name != name || name == "" || u.UID < 0 || u.GID < 0 || u.UID >= 1<<32-1 || u.GID >= 1<<32-1 || !strings.Contains(text, name+":") {
+			t.Errorf("%+v of %q", u, text)
+		}
+	})
+}
