@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -39,6 +40,11 @@ type NodeConfig struct {
 	// Address the control plane advertises and the kubelet registers; the source address of
 	// the default route when empty.
 	Address string `yaml:"address"`
+	// AdminKubeconfigFor names users of this host's /etc/passwd who get a copy of
+	// /etc/kubernetes/admin.conf as ~/.kube/config, mode 0600, which follows when that is renewed.
+	// Whoever can become one of them administers the cluster. A file that is not such a copy is left
+	// alone and reported; a user who is taken off the list loses the copy. Control planes only.
+	AdminKubeconfigFor []string `yaml:"adminKubeconfigFor"`
 }
 
 // Validate says what is wrong with the section.
@@ -52,8 +58,19 @@ func (c NodeConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("address: %q is not an address that other hosts can reach", c.Address))
 		}
 	}
+	for i, name := range c.AdminKubeconfigFor {
+		if !userName.MatchString(name) {
+			errs = append(errs, fmt.Errorf("adminKubeconfigFor[%d]: %q is not the name of a user", i, name))
+		}
+		if slices.Contains(c.AdminKubeconfigFor[:i], name) {
+			errs = append(errs, fmt.Errorf("adminKubeconfigFor[%d]: %q is there twice", i, name))
+		}
+	}
 	return errors.Join(errs...)
 }
+
+// userName is what useradd(8) of Debian accepts, and no more than /etc/passwd can hold.
+var userName = regexp.MustCompile(`^[A-Za-z0-9_.][-A-Za-z0-9_.@]*\$?$`)
 
 // dnsSubdomain is RFC 1123 as Kubernetes reads it for the names of Nodes.
 var dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)

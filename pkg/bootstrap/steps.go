@@ -49,7 +49,7 @@ var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 // Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
 func Harmless(name string) bool {
 	switch name {
-	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge":
+	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge", NodeKubeconfigStep:
 		return true
 	}
 	return false
@@ -113,6 +113,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		BootstrapToken(init),
 		KubeletFinalize(init),
 		AddOn(init),
+		AdminKubeconfigs(d.Host, c.Node.AdminKubeconfigFor),
 	)
 	if c.Network.CNI == "bridge" {
 		steps = append(steps, Bridge(d.Host, c.Network.PodSubnet))

@@ -16,7 +16,7 @@ func TestStepsOrder(t *testing.T) {
 	const host1 = "preflight/host preflight/time kernel/swap kernel/modules kernel/sysctl"
 	const node = host1 + " containerd/cni-plugins containerd containerd/registries containerd/crictl images kubelet"
 	const kubeadm = "kubeadm/config kubeadm/preflight kubeadm/certs kubeadm/kubeconfig kubeadm/etcd kubeadm/control-plane kubeadm/kubelet-start " +
-		"kubeadm/wait-control-plane kubeadm/upload-config kubeadm/mark-control-plane kubeadm/bootstrap-token kubeadm/kubelet-finalize kubeadm/addon"
+		"kubeadm/wait-control-plane kubeadm/upload-config kubeadm/mark-control-plane kubeadm/bootstrap-token kubeadm/kubelet-finalize kubeadm/addon node/kubeconfig"
 	for name, test := range map[string]struct {
 		config Config
 		want   string

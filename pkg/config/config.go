@@ -144,6 +144,7 @@ func (c Config) Validate() error {
 	return errors.Join(
 		c.Role.Validate(),
 		prefix("node", c.Node.Validate()),
+		c.validateKubeconfigs(),
 		prefix("network", c.Network.Validate()),
 		prefix("preflight", c.Preflight.Validate()),
 		prefix("kernel", c.Kernel.Validate()),
@@ -159,6 +160,13 @@ func (c Config) Validate() error {
 		prefix("metrics", c.Metrics.Validate()),
 		prefix("log", c.Log.Validate()),
 	)
+}
+
+func (c Config) validateKubeconfigs() error {
+	if len(c.Node.AdminKubeconfigFor) > 0 && (c.Role == bootstrap.Worker || c.Role == bootstrap.Etcd) {
+		return fmt.Errorf("node.adminKubeconfigFor: only a control plane has the administrator's kubeconfig, and role is %s", c.Role)
+	}
+	return nil
 }
 
 // prefix puts the section's name before each complaint about it.

@@ -32,10 +32,10 @@ func (h *Host) ReadInHome(u User, dir, name string, limit int) (file HomeFile, e
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	path := filepath.Join(u.Home, dir, name)
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) // a pipe would hold us up
-	if errors.Is(err, syscall.ELOOP) {
+	if info, err := root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return file, fmt.Errorf("%s %w: it is a symbolic link", path, ErrNotTheirs)
 	}
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) // a pipe would hold us up
 	if err != nil {
 		return file, h.asSeen(err, path)
 	}
@@ -69,7 +69,7 @@ func (h *Host) WriteInHome(u User, dir, name string, data []byte, perm fs.FileMo
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	draft := filepath.Base(draftName(name))
-	if err := root.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := root.RemoveAll(draft); err != nil { // a killed run's, or whatever the user has put there
 		return fmt.Errorf("write %s: %w", path, h.asSeen(err, path))
 	}
 	f, err := root.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

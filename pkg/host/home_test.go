@@ -136,6 +136,10 @@ func TestHomeIsNoWayOut(t *testing.T) {
 		"the draft is a hard link": {func(home, outside string) error {
 			return errors.Join(mkdirLike(home, ".kube"), os.Link(filepath.Join(outside, "shadow"), filepath.Join(home, ".kube", ".config.nodeagent")))
 		}, nil},
+		"the draft is a directory": {func(home, outside string) error {
+			draft := filepath.Join(home, ".kube", ".config.nodeagent")
+			return errors.Join(mkdirLike(home, ".kube"), os.Mkdir(draft, 0o700), os.Symlink(outside, filepath.Join(draft, "x")))
+		}, nil},
 		"the home is a link": {func(home, outside string) error {
 			return errors.Join(os.Remove(home), os.Symlink(outside, home))
 		}, host.ErrNotTheirs},
@@ -209,6 +213,12 @@ func TestHomeWithDotfiles(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(home, "dotfiles", "config")); err != nil || string(data) != "x" {
 		t.Errorf("%q, %v", data, err)
+	}
+	if err := os.Symlink("config", filepath.Join(home, "dotfiles", "other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.ReadInHome(u, ".kube", "other", 100); !errors.Is(err, host.ErrNotTheirs) {
+		t.Errorf("a file that is a link: %v", err)
 	}
 }
 
