@@ -44,17 +44,9 @@ func AskRuntime(ctx context.Context, h *host.Host, socket string) (RuntimeStatus
 }
 
 func askRuntime(ctx context.Context, h *host.Host, socket string) (answer RuntimeStatus, err error) {
-	path, err := h.Path(socket)
-	if err != nil {
-		return answer, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // a socket of root's
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		}))
+	conn, err := dialRuntime(h, socket)
 	if err != nil {
 		return answer, err
 	}
@@ -83,4 +75,17 @@ func askRuntime(ctx context.Context, h *host.Host, socket string) (answer Runtim
 		}
 	}
 	return answer, nil
+}
+
+// dialRuntime makes a connection to socket, a path of the host, which is opened by the first call.
+func dialRuntime(h *host.Host, socket string) (*grpc.ClientConn, error) {
+	path, err := h.Path(socket)
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("passthrough:///"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // a socket of root's
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}))
 }

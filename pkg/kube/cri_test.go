@@ -18,8 +18,18 @@ import (
 // fakeRuntime answers the CRI as it is told to.
 type fakeRuntime struct {
 	runtime.UnimplementedRuntimeServiceServer
-	status *runtime.StatusResponse
-	err    error
+	status     *runtime.StatusResponse
+	sandboxes  []*runtime.PodSandbox
+	containers []*runtime.Container
+	err        error
+}
+
+func (f *fakeRuntime) ListPodSandbox(context.Context, *runtime.ListPodSandboxRequest) (*runtime.ListPodSandboxResponse, error) {
+	return &runtime.ListPodSandboxResponse{Items: f.sandboxes}, f.err
+}
+
+func (f *fakeRuntime) ListContainers(context.Context, *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
+	return &runtime.ListContainersResponse{Containers: f.containers}, f.err
 }
 
 func (f *fakeRuntime) Version(context.Context, *runtime.VersionRequest) (*runtime.VersionResponse, error) {

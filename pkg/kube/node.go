@@ -47,6 +47,22 @@ func (n Node) Ready() Condition {
 	return Condition{Type: "Ready", Status: "Unknown", Reason: "NeverReported", Message: "kubelet has not reported yet"}
 }
 
+// Wrong are the conditions that are not as they should be: Ready that is not True, which is there
+// for a node that has never reported it too, and any other that is not False, since a condition of
+// a node names a trouble (MemoryPressure, and what a node problem detector adds).
+func (n Node) Wrong() []Condition {
+	var wrong []Condition
+	if ready := n.Ready(); !ready.True() {
+		wrong = append(wrong, ready)
+	}
+	for _, c := range n.Conditions {
+		if c.Type != "Ready" && c.Status != "False" {
+			wrong = append(wrong, c)
+		}
+	}
+	return wrong
+}
+
 // Node reads one node. IsNotFound tells the error of one that the API does not know.
 func (c *Client) Node(ctx context.Context, name string) (Node, error) {
 	if !isSegment(name) {
