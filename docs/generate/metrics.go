@@ -28,7 +28,10 @@ func metricList() ([]metric, error) {
 	m.JobNext("job", time.Time{})
 	m.Certificates([]metrics.Certificate{{}}, []string{""})
 	m.Snapshots("store", 0, metrics.Snapshot{})
-	m.Bootstrapped(false)
+	m.StepApplied("step", true, 0)
+	m.Bootstrapped(false, time.Time{})
+	m.Unit("unit", "", false)
+	m.NodeVersions(metrics.Versions{})
 	m.ConfigLoaded(true, false, time.Time{})
 
 	families, err := m.Registry.Gather()

@@ -22,6 +22,8 @@ type Metrics struct {
 	stepFindings *prometheus.GaugeVec
 	stepDuration *prometheus.GaugeVec
 	stepLastRun  *prometheus.GaugeVec
+	stepApply    *prometheus.GaugeVec
+	stepApplies  *prometheus.CounterVec
 
 	jobRuns        *prometheus.CounterVec
 	jobLastRun     *prometheus.GaugeVec
@@ -42,7 +44,10 @@ type Metrics struct {
 	driftCorrections *prometheus.CounterVec
 	driftFlapping    *prometheus.GaugeVec
 
+	node nodeMetrics
+
 	bootstrapComplete prometheus.Gauge
+	bootstrapTime     prometheus.Gauge
 	configLoaded      prometheus.Gauge
 	configReloadOK    prometheus.Gauge
 	configReloadTime  prometheus.Gauge
@@ -50,6 +55,7 @@ type Metrics struct {
 	mu        sync.Mutex
 	certFiles map[[3]string]bool // the path, user and kind of what the last scan found
 	certBad   map[string]bool
+	versions  *Versions // that are exported
 }
 
 // New makes the registry and all metrics. version and revision name the build.
@@ -64,6 +70,8 @@ func New(version, revision string) *Metrics {
 		stepFindings: f.vec("step_findings", "Differences that only a person can mend, found by the step's last check.", "step"),
 		stepDuration: f.vec("step_duration_seconds", "How long the step's last check, or check and apply, took.", "step"),
 		stepLastRun:  f.vec("step_last_run_timestamp_seconds", "When the step was last checked.", "step"),
+		stepApply:    f.vec("step_apply_duration_seconds", "How long the step's last apply took, without its checks; absent for a step that was never applied.", "step"),
+		stepApplies:  f.counters("step_applies_total", "Applies of the step by the daemon, by result. What differs afterwards has failed.", "step", "result"),
 
 		jobRuns:        f.counters("job_runs_total", "Runs of the job, by result.", "job", "result"),
 		jobLastRun:     f.vec("job_last_run_timestamp_seconds", "When the job last ended, whatever its result; 0 before.", "job"),
@@ -85,6 +93,9 @@ func New(version, revision string) *Metrics {
 		driftFlapping:    f.vec("drift_flapping", "Differences that keep coming back and are left alone.", "step"),
 
 		bootstrapComplete: f.gauge("bootstrap_complete", "0 while the agent has this host to bootstrap, 1 once that is done or was done by somebody else."),
+		node: newNodeMetrics(f),
+
+		bootstrapTime:     f.gauge("bootstrap_complete_timestamp_seconds", "When the bootstrap was completed, or a person last applied something new to the end; 0 on a host where neither was so."),
 		configLoaded:      f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
 		configReloadOK:    f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
 		configReloadTime:  f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
@@ -124,6 +135,22 @@ func (m *Metrics) Step(name string, clean bool, changes, findings int, took time
 	m.stepLastRun.WithLabelValues(name).Set(seconds(at))
 }
 
+// StepKnown makes the series of a step that can be applied. took is how long its last apply took,
+// as remembered from before the agent's start; 0 when it is not known.
+func (m *Metrics) StepKnown(name string, took time.Duration) {
+	m.stepApplies.WithLabelValues(name, "success")
+	m.stepApplies.WithLabelValues(name, "failure")
+	if took > 0 {
+		m.stepApply.WithLabelValues(name).Set(took.Seconds())
+	}
+}
+
+// StepApplied reports the end of a step's apply. ok says that nothing differs any more.
+func (m *Metrics) StepApplied(name string, ok bool, took time.Duration) {
+	m.stepApply.WithLabelValues(name).Set(took.Seconds())
+	m.stepApplies.WithLabelValues(name, result(ok)).Inc()
+}
+
 // DriftCorrected reports that drift has mended a difference of a step.
 func (m *Metrics) DriftCorrected(stepName string) { m.driftCorrections.WithLabelValues(stepName).Inc() }
 
@@ -158,12 +185,10 @@ func (m *Metrics) JobNext(name string, at time.Time) {
 
 // JobDone reports the end of a job's run.
 func (m *Metrics) JobDone(name string, ok bool, took time.Duration, at time.Time) {
-	result := "failure"
 	if ok {
-		result = "success"
 		m.jobLastSuccess.WithLabelValues(name).Set(seconds(at))
 	}
-	m.jobRuns.WithLabelValues(name, result).Inc()
+	m.jobRuns.WithLabelValues(name, result(ok)).Inc()
 	m.jobLastRun.WithLabelValues(name).Set(seconds(at))
 	m.jobDuration.WithLabelValues(name).Set(took.Seconds())
 }
@@ -222,8 +247,12 @@ func (m *Metrics) Snapshots(store string, stored int, newest Snapshot) {
 	m.snapshotKeys.WithLabelValues(store).Set(float64(newest.Keys))
 }
 
-// Bootstrapped reports whether this host's bootstrap is complete.
-func (m *Metrics) Bootstrapped(complete bool) { m.bootstrapComplete.Set(number(complete)) }
+// Bootstrapped reports whether this host's bootstrap is complete, and when it was completed: the
+// zero time where it is not, or was done by somebody else.
+func (m *Metrics) Bootstrapped(complete bool, at time.Time) {
+	m.bootstrapComplete.Set(number(complete))
+	m.bootstrapTime.Set(seconds(at))
+}
 
 // ConfigLoaded reports an attempt to load the configuration. idle is an agent without one.
 func (m *Metrics) ConfigLoaded(ok, idle bool, at time.Time) {
@@ -232,6 +261,13 @@ func (m *Metrics) ConfigLoaded(ok, idle bool, at time.Time) {
 	if ok {
 		m.configReloadTime.Set(seconds(at))
 	}
+}
+
+func result(ok bool) string {
+	if ok {
+		return "success"
+	}
+	return "failure"
 }
 
 func number(b bool) float64 {

@@ -36,7 +36,16 @@ func populated() *Metrics {
 	}, []string{"/etc/kubernetes/pki/broken.crt"})
 	m.Snapshots("file:/var/lib/nodeagent/backups", 28, Snapshot{Taken: noon, Size: 4096, Revision: 1234, Keys: 56})
 	m.Snapshots("file:/empty", 0, Snapshot{})
-	m.Bootstrapped(true)
+	m.StepKnown("kernel/swap", 0)
+	m.StepKnown("kernel/sysctl", 700*time.Millisecond)
+	m.StepApplied("kernel/swap", true, 1200*time.Millisecond)
+	m.StepApplied("kernel/swap", false, 1300*time.Millisecond)
+	m.Bootstrapped(true, noon)
+	m.NodeKnown(true, true)
+	m.Unit("kubelet.service", "active", true)
+	m.Unit("containerd.service", "reloading", false)
+	m.NodeVersions(Versions{"v1.36.2", "2.4.1", "v1.36.2", "Debian GNU/Linux 12 (bookworm)", "6.1.0-1-amd64"})
+	m.NodeVersions(Versions{"v1.36.3", "2.4.2", "v1.36.3", "Debian GNU/Linux 12 (bookworm)", "6.1.0-1-amd64"})
 	m.ConfigLoaded(true, false, noon)
 	return m
 }
@@ -101,7 +110,7 @@ func TestRuntime(t *testing.T) {
 // Two of them do not know of each other.
 func TestNoPackageState(t *testing.T) {
 	a, b := New("", ""), New("", "")
-	a.Bootstrapped(true)
+	a.Bootstrapped(true, noon)
 	if strings.Contains(ours(t, b), "nodeagent_bootstrap_complete 1") {
 		t.Error("one's metrics are the other's")
 	}
@@ -130,6 +139,43 @@ func TestVanishedFiles(t *testing.T) {
 	m.Certificates(nil, nil)
 	if page := ours(t, m); strings.Contains(page, "nodeagent_certificate_") {
 		t.Errorf("certificates of nothing:\n%s", page)
+	}
+}
+
+// A node that nobody can ask for is not Ready, and that is told apart from one that is not.
+func TestNode(t *testing.T) {
+	m := New("", "")
+	want := func(lines ...string) {
+		t.Helper()
+		page := ours(t, m)
+		for _, line := range lines {
+			if !strings.Contains(page, "\n"+line+"\n") {
+				t.Errorf("%q is missing:\n%s", line, page)
+			}
+		}
+	}
+	for _, test := range []struct {
+		known, ready bool
+		want         []string
+	}{
+		{true, true, []string{"nodeagent_node_ready 1", "nodeagent_node_status_known 1"}},
+		{true, false, []string{"nodeagent_node_ready 0", "nodeagent_node_status_known 1"}},
+		{false, true, []string{"nodeagent_node_ready 0", "nodeagent_node_status_known 0"}},
+	} {
+		m.NodeKnown(test.known, test.ready)
+		want(test.want...)
+	}
+
+	m.Unit("etcd.service", "active", true)
+	m.Unit("etcd.service", "failed", false)
+	want(`nodeagent_unit_state{state="failed",unit="etcd.service"} 1`, `nodeagent_unit_state{state="active",unit="etcd.service"} 0`, `nodeagent_unit_enabled{unit="etcd.service"} 0`)
+	m.Unit("etcd.service", "", false)
+	if page := ours(t, m); strings.Contains(page, `unit="etcd.service"} 1`) || strings.Count(page, "nodeagent_unit_state{") != 5 {
+		t.Errorf("a unit that is not known:\n%s", page)
+	}
+	m.UnitGone("etcd.service")
+	if page := ours(t, m); strings.Contains(page, "etcd.service") {
+		t.Errorf("it is there still:\n%s", page)
 	}
 }
 
