@@ -22,7 +22,7 @@ const module = "github.com/nodeagent/nodeagent/"
 var mayImport = map[string][]string{
 	"cmd/nodeagent": {
 		"pkg/agent", "pkg/bootstrap", "pkg/certs", "pkg/config", "pkg/etcd", "pkg/etcdbackup",
-		"pkg/etcdbackup/file", "pkg/host", "pkg/metrics", "pkg/step", "pkg/systemd",
+		"pkg/etcdbackup/file", "pkg/host", "pkg/kube", "pkg/metrics", "pkg/step", "pkg/systemd",
 	},
 	// The section types come from the domains, and nothing else does.
 	"pkg/config":  {"pkg/bootstrap", "pkg/certs", "pkg/etcdbackup", "pkg/host", "pkg/kernel"},

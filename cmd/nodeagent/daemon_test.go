@@ -277,6 +277,17 @@ func TestDaemonBootstraps(t *testing.T) {
 	if there, err := p.Exists("/etc/modules-load.d/nodeagent.conf"); err != nil || !there {
 		t.Errorf("nothing was applied: %v, %v", there, err)
 	}
+	applied := `nodeagent_step_apply_duration_seconds{step="kernel/modules"} `
+	p.waitPage(t, "/metrics", applied, `nodeagent_step_applies_total{result="success",step="kernel/modules"} 1`,
+		`nodeagent_step_applies_total{result="failure",step="kernel/modules"} 0`)
+	_, page := p.get(t, "/metrics")
+	_, took, _ := strings.Cut(page, applied)
+	took, _, _ = strings.Cut(took, "\n")
+	p.stop(t)
+
+	// How long the apply took outlives a restart, and the checks since.
+	p = start(t, p.Host)
+	p.waitPage(t, "/metrics", "nodeagent_bootstrap_complete 1", applied+took+"\n", `nodeagent_step_applies_total{result="success",step="kernel/modules"} 0`)
 	p.stop(t)
 }
 

@@ -20,9 +20,13 @@ const (
 	jobSnapshot = "snapshot"
 	jobCerts    = "certificates"
 	jobDrift    = "drift"
+	jobNode     = "node"
 	// certInterval is how often certificates are looked at: it is cheap, and a file that was
 	// replaced by hand is to be seen while whoever did it is still looking.
 	certInterval = time.Minute
+	// nodeInterval is how often the node, its units and its versions are looked at: each run is
+	// a small request, and a write of what is remembered of the job.
+	nodeInterval = time.Minute
 )
 
 // jobs are the periodic work of this host's role.
@@ -30,6 +34,9 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 	jobs := []agent.Job{
 		{Name: jobCerts, Next: every(certInterval), Deadline: time.Minute, Run: s.scanCertificates},
 		{Name: jobDrift, Next: every(s.machine.cfg.Drift.Interval), Deadline: 5 * time.Minute, Run: s.lookForDrift},
+	}
+	if !s.host.Offline {
+		jobs = append(jobs, agent.Job{Name: jobNode, Next: every(nodeInterval), Deadline: time.Minute, Run: s.lookAtNode})
 	}
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
@@ -45,20 +52,25 @@ func every(interval time.Duration) func(time.Time) time.Time {
 	return func(last time.Time) time.Time { return last.Add(interval) }
 }
 
-// announce makes the series of all jobs, with what is remembered of them, and drops those of
-// jobs that are no longer there.
+// announce makes the series of all jobs and steps, with what is remembered of them, and drops
+// those of jobs that are no longer there.
 func (s *session) announce(jobs []agent.Job) {
 	state, err := agent.LoadState(s.host)
 	if err != nil {
 		s.log.Warn("state not read", "err", err)
 	}
-	for _, name := range []string{jobCerts, jobDrift, jobSnapshot} {
+	for _, name := range []string{jobCerts, jobDrift, jobNode, jobSnapshot} {
 		if !slices.ContainsFunc(jobs, func(j agent.Job) bool { return j.Name == name }) {
 			s.daemon.metrics.JobGone(name)
 			continue
 		}
 		was := state.Jobs[name]
 		s.daemon.metrics.JobKnown(name, was.LastRun, was.LastSuccess)
+	}
+	for _, st := range s.machine.steps {
+		if st.Apply != nil || st.Wait > 0 {
+			s.daemon.metrics.StepKnown(st.Name, state.Steps[st.Name].ApplyTook)
+		}
 	}
 }
 
@@ -180,13 +192,11 @@ func (s *session) lookForDrift(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var began time.Time
+	var watch stopwatch
 	d := agent.Mend(ctx, s.machine.steps, harmless, &s.flapping, time.Now(), func(e step.Event) {
-		if e.Stage == step.Checking {
-			began = time.Now()
-		}
+		watch.observe(e, time.Now())
 		if e.Stage == step.Done && ctx.Err() == nil {
-			s.recordStep(e.Result, time.Since(began))
+			s.recordStep(e.Result, watch)
 		}
 	})
 	if ctx.Err() != nil {

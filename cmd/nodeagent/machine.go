@@ -29,6 +29,8 @@ type machine struct {
 	cfg      config.Config
 	hostname string
 	steps    []step.Step
+	// unit asks systemd for the state of a unit.
+	unit func(ctx context.Context, name string) (systemd.State, error)
 	// patience is how long a lock is waited for; waiting is told who holds it.
 	patience time.Duration
 	waiting  func(holder string)
@@ -39,14 +41,15 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	units := &systemd.Conn{}
 	steps, err := bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
-		Host: h, Systemd: &systemd.Conn{}, Hostname: hostname, EUID: os.Geteuid(), Env: os.Environ(),
+		Host: h, Systemd: units, Hostname: hostname, EUID: os.Geteuid(), Env: os.Environ(),
 		Building: func() (bool, error) { return agent.Building(h, bootstrap.MemberFiles) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, patience: lockPatience, waiting: func(string) {}}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, patience: lockPatience, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {

@@ -139,12 +139,11 @@ func count(n int, thing string) string {
 // spans puts steps that wait together with their neighbours of the same area that wait for the
 // same: the phases of kubeadm, which all wait for the boot.
 func spans(results []step.Result) [][]step.Result {
-	area := func(r step.Result) string { name, _, _ := strings.Cut(r.Step, "/"); return name }
 	var out [][]step.Result
 	for _, r := range results {
 		if n := len(out); n > 0 && r.Outcome == step.Waiting {
 			first := out[n-1][0]
-			if first.Outcome == step.Waiting && area(first) == area(r) && errorText(first.Err) == errorText(r.Err) {
+			if first.Outcome == step.Waiting && area(first.Step) == area(r.Step) && errorText(first.Err) == errorText(r.Err) {
 				out[n-1] = append(out[n-1], r)
 				continue
 			}

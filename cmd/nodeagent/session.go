@@ -24,10 +24,12 @@ type session struct {
 	listen  net.Listener
 	done    atomic.Bool     // every step of the bootstrap has been applied
 	cluster atomic.Bool     // kubeadm init has ended: there is a cluster worth a snapshot
-	began   time.Time       // of the step in progress
+	watch   stopwatch       // of the step in progress
 	waits   string          // why a step waits, as it was logged last
 	waitsAt time.Time       // that it was
 	drift   map[string]bool // what the last look for drift found and left
+
+	node nodeSeen
 }
 
 func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, error) {
@@ -119,7 +121,7 @@ func (s *session) work(ctx context.Context) {
 	s.log.Info("standing of this host", "standing", string(standing))
 	var wg sync.WaitGroup
 	if standing == agent.Fresh || standing == agent.Bootstrapping {
-		s.daemon.metrics.Bootstrapped(false)
+		s.daemon.metrics.Bootstrapped(false, time.Time{})
 		wg.Go(func() { s.bootstrap(ctx) })
 	} else {
 		s.settled()
@@ -133,7 +135,11 @@ func (s *session) work(ctx context.Context) {
 // settled is a host that needs no bootstrap, or whose bootstrap has ended.
 func (s *session) settled() {
 	s.done.Store(true)
-	s.daemon.metrics.Bootstrapped(true)
+	at, err := agent.CompletedAt(s.host)
+	if err != nil {
+		s.log.Warn("when the bootstrap was completed is not known", "err", err)
+	}
+	s.daemon.metrics.Bootstrapped(true, at)
 	s.tell(s.notify.Status("running"))
 }
 
@@ -168,9 +174,7 @@ func (s *session) bootstrap(ctx context.Context) {
 
 // observeStep reports what happens to a step: to systemd, the log, the metrics, the state.
 func (s *session) observeStep(e step.Event) {
-	if e.Stage == step.Checking {
-		s.began = time.Now()
-	}
+	s.watch.observe(e, time.Now())
 	if e.Stage == step.Awaiting {
 		s.observeWait(e)
 		return
@@ -179,7 +183,7 @@ func (s *session) observeStep(e step.Event) {
 		s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: %s", e.Index, e.Total, e.Step, e.Stage)))
 		return
 	}
-	s.recordStep(e.Result, time.Since(s.began))
+	s.recordStep(e.Result, s.watch)
 	r := e.Result
 	if r.Step == bootstrap.LastPhaseStep && (r.Outcome == step.Clean || r.Outcome == step.Applied) {
 		s.cluster.Store(true)
@@ -214,18 +218,50 @@ func (s *session) observeWait(e step.Event) {
 }
 
 // recordStep puts a step's result into the metrics and the state.
-func (s *session) recordStep(r step.Result, took time.Duration) {
+func (s *session) recordStep(r step.Result, w stopwatch) {
 	now := time.Now()
 	clean := r.Outcome == step.Clean || r.Outcome == step.Applied
 	pending := len(r.Pending())
 	if clean {
 		pending = 0
 	}
-	s.daemon.metrics.Step(r.Step, clean, pending, len(r.Findings()), took, now)
+	s.daemon.metrics.Step(r.Step, clean, pending, len(r.Findings()), w.took, now)
+	if w.applied() {
+		s.daemon.metrics.StepApplied(r.Step, clean, w.apply)
+	}
 	s.remember(func(state *agent.State) {
-		state.Steps[r.Step] = agent.StepState{Outcome: r.Outcome, Changes: r.Changes, Error: errorText(r.Err), At: now, Took: took}
+		next := agent.StepState{Outcome: r.Outcome, Changes: r.Changes, Error: errorText(r.Err), At: now, Took: w.took, ApplyTook: w.apply}
+		if !w.applied() {
+			next.ApplyTook = state.Steps[r.Step].ApplyTook
+		}
+		state.Steps[r.Step] = next
 	})
 }
+
+// stopwatch times a step by its events: the whole, and in it the apply, or the wait of a step that
+// only waits.
+type stopwatch struct {
+	began, applying time.Time
+	took, apply     time.Duration
+}
+
+func (w *stopwatch) observe(e step.Event, now time.Time) {
+	switch e.Stage {
+	case step.Checking:
+		*w = stopwatch{began: now}
+	case step.Applying, step.Awaiting:
+		if w.applying.IsZero() {
+			w.applying = now
+		}
+	case step.Verifying, step.Done:
+		w.took = now.Sub(w.began)
+		if w.applied() && w.apply == 0 {
+			w.apply = now.Sub(w.applying)
+		}
+	}
+}
+
+func (w *stopwatch) applied() bool { return !w.applying.IsZero() }
 
 // remember updates the state. It feeds status only, so that a failure is told and no more.
 func (s *session) remember(change func(*agent.State)) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +50,7 @@ const certWarning = 28 * 24 * time.Hour
 func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	s := agent.Status{
 		APIVersion: "nodeagent/v1", Host: m.nodeName(), Role: string(m.cfg.Role), Version: thisBuild().Version, Now: now,
-		Problems: []agent.Problem{},
+		Problems: []agent.Problem{}, Units: []agent.UnitStatus{}, StaticPods: []agent.StaticPodStatus{},
 	}
 	problem := func(remedy, format string, args ...any) {
 		s.Problems = append(s.Problems, agent.Problem{What: fmt.Sprintf(format, args...), Remedy: remedy})
@@ -64,6 +63,9 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 		problem("systemd-machine-id-setup", "%v", err)
 	case err != nil:
 		problem("", "%v", err)
+	}
+	if !m.host.Offline {
+		m.addNode(&s, m.lookAround(ctx), problem)
 	}
 	state, err := agent.LoadState(m.host)
 	if err != nil {
@@ -123,71 +125,4 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, problem fun
 			})
 		}
 	}
-}
-
-// writeStatus writes the page. Steps and jobs are aligned among themselves: one long line
-// would else push everything apart.
-func writeStatus(w io.Writer, s agent.Status) error {
-	var errs []error
-	table := func(rows func(t io.Writer)) {
-		t := tabwriter.NewWriter(w, len("Certificates")+2, 0, 2, ' ', 0)
-		rows(t)
-		errs = append(errs, t.Flush())
-	}
-	table(func(t io.Writer) { fmt.Fprintf(t, "Node\t%s, %s, %s\n", s.Host, s.Role, s.Standing) })
-	table(func(t io.Writer) {
-		for _, st := range s.Steps {
-			fmt.Fprintf(t, "Step\t%s\t%s\t%s\n", st.Name, st.Outcome, ago(st.At, s.Now))
-		}
-	})
-	table(func(t io.Writer) {
-		for _, j := range s.Jobs {
-			fmt.Fprintf(t, "Job\t%s\tlast success %s\tnext %s\n", j.Name, ago(j.LastSuccess, s.Now), in(j.Next, s.Now))
-		}
-	})
-	table(func(t io.Writer) {
-		snapshots := "none"
-		if len(s.Snapshots) > 0 {
-			newest := s.Snapshots[0]
-			snapshots = fmt.Sprintf("%d, the newest %s, %s", len(s.Snapshots), newest.Name, ago(newest.Taken, s.Now))
-		}
-		fmt.Fprintf(t, "Snapshots\t%s\n", snapshots)
-		if first := firstToExpire(s.Certificates); first != nil {
-			fmt.Fprintf(t, "Certificates\t%d, the first to expire %s (%s)\n", len(s.Certificates), first.Path, days(first.NotAfter, s.Now))
-		}
-		for _, p := range s.Problems {
-			fmt.Fprintf(t, "Problem\t%s\n", p.What)
-			if p.Remedy != "" {
-				fmt.Fprintf(t, "\ttype: %s\n", p.Remedy)
-			}
-		}
-		if len(s.Problems) == 0 {
-			fmt.Fprintln(t, "Problems\tnone known")
-		}
-	})
-	return errors.Join(errs...)
-}
-
-func firstToExpire(list []agent.CertificateStatus) *agent.CertificateStatus {
-	var first *agent.CertificateStatus
-	for i := range list {
-		if first == nil || list[i].NotAfter.Before(first.NotAfter) {
-			first = &list[i]
-		}
-	}
-	return first
-}
-
-func ago(t, now time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return max(now.Sub(t), 0).Round(time.Second).String() + " ago"
-}
-
-func in(t, now time.Time) string {
-	if t.IsZero() {
-		return "unknown"
-	}
-	return "in " + max(t.Sub(now), 0).Round(time.Second).String()
 }

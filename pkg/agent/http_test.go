@@ -167,6 +167,9 @@ func TestPage(t *testing.T) {
 			Steps:        []StepStatus{{Name: evil, Outcome: step.Outcome(evil), Changes: []step.Change{{Subject: evil, Have: evil, Want: "a"}}, Error: evil, At: now}},
 			Jobs:         []JobStatus{{Name: evil, JobState: JobState{Error: evil, LastSuccess: now.Add(-time.Hour)}}},
 			Certificates: []CertificateStatus{{Path: "/etc/" + evil, User: evil, Kind: evil, NotAfter: now.Add(-time.Second)}, {Path: "/b", NotAfter: now.Add(72 * time.Hour)}, {Path: "/c", NotAfter: now.Add(90 * time.Minute)}},
+			Node:         &NodeStatus{Known: true, KubeletVersion: evil, Unschedulable: true, Conditions: []ConditionStatus{{Type: evil, Status: evil, Reason: evil, Message: evil}}},
+			Units:        []UnitStatus{{Unit: evil, LoadState: "loaded", ActiveState: evil, SubState: evil, UnitFileState: evil}, {Unit: "up.service", LoadState: "loaded", ActiveState: "active", SubState: "running", UnitFileState: "enabled"}, {Unit: "x", Error: evil}, {Unit: "y", LoadState: "not-found"}},
+			StaticPods:   []StaticPodStatus{{Name: evil, State: evil, Restarts: 7777}, {Name: "etcd", State: "running", Manifest: "/etc/" + evil}},
 			Snapshots:    []SnapshotStatus{{Name: evil, Taken: now, Size: 4096, Revision: 7}},
 			Problems:     []Problem{{What: evil, Remedy: evil}},
 		}
@@ -176,13 +179,21 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := render(t, handler)
-	for _, want := range []string{"2026-11-21 12:00:00 UTC", "expired", "3 days", "1h30m0s", "never", "4096", "What is wrong", "&lt;script&gt;"} {
+	for _, want := range []string{"2026-11-21 12:00:00 UTC", "expired", "3 days", "1h30m0s", "never", "4096", "What is wrong", "&lt;script&gt;",
+		">not Ready<", ", unschedulable", `<td>up.service</td><td class="good">active (running), enabled</td>`, `<td class="bad">not-found</td>`, ">7777<", `<td class="good">running</td>`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not on the page:\n%s", want, page)
 		}
 	}
 	if strings.Contains(page, "<script") {
 		t.Errorf("markup got through:\n%s", page)
+	}
+	s.Status = func(context.Context) Status { return Status{Node: &NodeStatus{Error: evil}} }
+	if handler, err = s.Handler(); err != nil {
+		t.Fatal(err)
+	}
+	if page := render(t, handler); !strings.Contains(page, "The API does not answer: &lt;script&gt;") || strings.Contains(page, "<h2>Units</h2>") {
+		t.Errorf("the page while the API does not answer:\n%s", page)
 	}
 	s.Status = func(context.Context) Status { return Status{} }
 	if handler, err = s.Handler(); err != nil {

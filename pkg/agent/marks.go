@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
@@ -155,6 +156,21 @@ func CompleteBootstrap(h *host.Host, applied string) error {
 		return fmt.Errorf("mark bootstrap complete: %w", err)
 	}
 	return h.Remove(bootstrappingMark)
+}
+
+// CompletedAt is when this host's mark of a complete bootstrap was put: by the bootstrap, or by a
+// person who has since applied something new to the end. It is zero where there is none, or where
+// it is another host's.
+func CompletedAt(h *host.Host) (time.Time, error) {
+	standing, err := StandingOf(h, nil)
+	if err != nil || standing != Bootstrapped {
+		return time.Time{}, err
+	}
+	info, err := h.Stat(bootstrappedMark)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read mark: %w", err)
+	}
+	return info.ModTime(), nil
 }
 
 // Applied is the fingerprint of what was last applied to the end, "" when that is not known.

@@ -113,6 +113,19 @@ func TestMarksLife(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	if at, err := CompletedAt(h); err != nil || !at.Equal(info.ModTime()) || at.IsZero() {
+		t.Errorf("completed at %v, %v", at, err)
+	}
+	if err := BeginBootstrap(h); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := CompletedAt(h); err != nil || !at.IsZero() {
+		t.Errorf("begun again, and completed at %v, %v", at, err)
+	}
+	other := tree(t, map[string]string{"etc/machine-id": thisMachine + "\n", "var/lib/nodeagent/bootstrapped": "another\n"})
+	if at, err := CompletedAt(other); err != nil || !at.IsZero() {
+		t.Errorf("another host's mark: %v, %v", at, err)
+	}
 }
 
 // A mark is never made of nothing.

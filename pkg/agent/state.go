@@ -29,6 +29,8 @@ type StepState struct {
 	Error   string        `json:"error,omitempty"`
 	At      time.Time     `json:"at"`
 	Took    time.Duration `json:"tookNanoseconds"`
+	// ApplyTook is how long its last apply took, however many checks have been since; 0: none.
+	ApplyTook time.Duration `json:"applyTookNanoseconds,omitempty"`
 }
 
 // JobState is the last run of a job.

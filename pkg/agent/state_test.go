@@ -20,7 +20,7 @@ func TestStateRoundTrip(t *testing.T) {
 	want := State{
 		Version: 1,
 		Steps: map[string]StepState{"kernel/swap": {
-			Outcome: step.Differs, Changes: []step.Change{{Subject: "swap", Have: "on", Want: "off", Disruptive: true}}, Error: "x", At: at, Took: time.Second,
+			Outcome: step.Differs, Changes: []step.Change{{Subject: "swap", Have: "on", Want: "off", Disruptive: true}}, Error: "x", At: at, Took: time.Second, ApplyTook: time.Minute,
 		}},
 		Jobs: map[string]JobState{"snapshot": {LastRun: at, LastSuccess: at.Add(-time.Hour), Error: "y", Next: at.Add(time.Hour)}, "fresh": {}},
 	}

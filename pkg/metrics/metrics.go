@@ -1,4 +1,4 @@
-// Package metrics is the registry and every metric of the agent, in one file. It holds no
+// Package metrics is the registry and every metric of the agent; node.go has those of the node. It holds no
 // package state: whoever runs steps, jobs or scans reports to a *Metrics that it was given.
 package metrics
 
@@ -70,7 +70,7 @@ func New(version, revision string) *Metrics {
 		stepFindings: f.vec("step_findings", "Differences that only a person can mend, found by the step's last check.", "step"),
 		stepDuration: f.vec("step_duration_seconds", "How long the step's last check, or check and apply, took.", "step"),
 		stepLastRun:  f.vec("step_last_run_timestamp_seconds", "When the step was last checked.", "step"),
-		stepApply:    f.vec("step_apply_duration_seconds", "How long the step's last apply took, without its checks; absent for a step that was never applied.", "step"),
+		stepApply:    f.vec("step_apply_duration_seconds", "How long the step's last apply, or its wait where it only waits, took without its checks; absent for a step that was never applied.", "step"),
 		stepApplies:  f.counters("step_applies_total", "Applies of the step by the daemon, by result. What differs afterwards has failed.", "step", "result"),
 
 		jobRuns:        f.counters("job_runs_total", "Runs of the job, by result.", "job", "result"),
