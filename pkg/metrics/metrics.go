@@ -93,12 +93,12 @@ func New(version, revision string) *Metrics {
 		driftFlapping:    f.vec("drift_flapping", "Differences that keep coming back and are left alone.", "step"),
 
 		bootstrapComplete: f.gauge("bootstrap_complete", "0 while the agent has this host to bootstrap, 1 once that is done or was done by somebody else."),
-		node: newNodeMetrics(f),
+		node:              newNodeMetrics(f),
 
-		bootstrapTime:     f.gauge("bootstrap_complete_timestamp_seconds", "When the bootstrap was completed, or a person last applied something new to the end; 0 on a host where neither was so."),
-		configLoaded:      f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
-		configReloadOK:    f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
-		configReloadTime:  f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
+		bootstrapTime:    f.gauge("bootstrap_complete_timestamp_seconds", "When the bootstrap was completed, or a person last applied something new to the end; 0 on a host where neither was so."),
+		configLoaded:     f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
+		configReloadOK:   f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
+		configReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
 	}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f.vec("build_info", "1, with the build in its labels.", "version", "revision", "goversion").
