@@ -370,28 +370,3 @@ func TestUnitsOfExternalEtcd(t *testing.T) {
 		t.Errorf("%v", names)
 	}
 }
-
-func TestStopwatch(t *testing.T) {
-	at := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	for name, test := range map[string]struct {
-		stages      []step.Stage // a second apart
-		took, apply time.Duration
-		applied     bool
-	}{
-		"a check":          {[]step.Stage{step.Checking, step.Done}, time.Second, 0, false},
-		"an apply":         {[]step.Stage{step.Checking, step.Applying, step.Verifying, step.Done}, 3 * time.Second, time.Second, true},
-		"one that fails":   {[]step.Stage{step.Checking, step.Applying, step.Done}, 2 * time.Second, time.Second, true},
-		"a wait":           {[]step.Stage{step.Checking, step.Awaiting, step.Awaiting, step.Awaiting, step.Done}, 4 * time.Second, 3 * time.Second, true},
-		"the one after it": {[]step.Stage{step.Checking, step.Applying, step.Verifying, step.Done, step.Checking, step.Done}, time.Second, 0, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var w stopwatch
-			for i, stage := range test.stages {
-				w.observe(step.Event{Stage: stage}, at.Add(time.Duration(i)*time.Second))
-			}
-			if w.took != test.took || w.apply != test.apply || w.applied() != test.applied {
-				t.Errorf("%+v", w)
-			}
-		})
-	}
-}
