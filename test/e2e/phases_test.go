@@ -31,7 +31,7 @@ var moments = []moment{
 	paused("certs"),
 	paused("kubelet-start"),
 	// In this one nothing of kubeadm's runs: the agent waits.
-	{"wait-control-plane", "systemctl show -P StatusText nodeagent | grep -q wait-control-plane", "true"},
+	{"wait-control-plane", "systemctl show -P StatusText nodeagent | grep wait-control-plane >/dev/null", "true"},
 	paused("addon"),
 }
 
@@ -137,7 +137,7 @@ const wholePKI = `
 
 const kubeletRuns = `
 	[ -e /var/lib/kubelet/kubeadm-flags.env ] && systemctl is-active kubelet >/dev/null
-	crictl ps -q --name kube-apiserver | grep -q .
+	pgrep -f '^kube-apiserver' >/dev/null
 `
 
 const wholeNode = bootstrapped + `
