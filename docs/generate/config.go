@@ -227,7 +227,13 @@ or a key; ` + "`config print`" + ` shows REDACTED in their place.
 
 What kubeadm knows and this file does not is given under ` + "`kubeadm`" + ` in its own words and merged over what the agent
 renders. One rule keeps the two apart: what the agent sets itself cannot be given there, since the rest of the agent
-goes by its own key. The one exception is the kubelet's argument ` + "`node-ip`" + `, where yours wins: dual stack needs two addresses.
+goes by its own key. The exceptions, where yours wins, are the kubelet's argument ` + "`node-ip`" + `, since dual stack needs two
+addresses, and all that ` + "`kubeadm.hardening`" + ` sets: [hardening.md](hardening.md). Arguments and volumes are merged by their name,
+mappings by their keys; any other list takes the place of the agent's.
+
+Files that this names are looked at before kubeadm runs: a patch in ` + "`kubeadm.patches`" + ` whose name kubeadm would ignore, or that somebody
+else can write, a client certificate of an external etcd that is not its key's, or a key that others can read, is an
+error of the step ` + "`kubeadm/config`" + `.
 
 `
 

@@ -133,6 +133,12 @@ type KubeadmConfig struct {
 	ControlPlaneEndpoint string `yaml:"controlPlaneEndpoint"`
 	// CertSANs are added to the API server's certificate.
 	CertSANs []string `yaml:"certSANs"`
+	// Patches is a directory of root's with patches that kubeadm applies to what it makes, named
+	// TARGET[SUFFIX][+TYPE].yaml or .json as kubeadm's documentation has it:
+	// kube-apiserver+merge.yaml, kubeletconfiguration0+json.yaml.
+	Patches string `yaml:"patches"`
+	// Hardening is what the CIS benchmark asks for beyond kubeadm's defaults.
+	Hardening HardeningConfig `yaml:"hardening"`
 	// Join makes the host join a cluster. Not in this version.
 	Join Passthrough `yaml:"join"`
 	// ClusterConfiguration is merged over what the agent renders; kubeadm itself validates it.
@@ -155,6 +161,17 @@ func (c KubeadmConfig) Validate() error {
 	if c.ControlPlaneEndpoint != "" && strings.ContainsAny(c.ControlPlaneEndpoint, "/ ") {
 		errs = append(errs, fmt.Errorf("controlPlaneEndpoint: %q is not host or host:port", c.ControlPlaneEndpoint))
 	}
+	for i, san := range c.CertSANs {
+		if san == "" || strings.ContainsAny(san, "/ :") && !isAddress(san) {
+			errs = append(errs, fmt.Errorf("certSANs[%d]: %q is neither an address nor a DNS name", i, san))
+		}
+	}
+	if c.Patches != "" && !filepath.IsAbs(c.Patches) {
+		errs = append(errs, fmt.Errorf("patches: %q is not an absolute path", c.Patches))
+	}
+	if err := c.Hardening.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("hardening.%w", err))
+	}
 	errs = append(errs, c.validateOwn(), c.validateTokens())
 	return errors.Join(errs...)
 }
@@ -172,6 +189,11 @@ func (c KubeadmConfig) validateTokens() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 // ValidateAddons says what is wrong with the list "addons": files or directories of manifests.

@@ -44,6 +44,9 @@ func (i Init) checkConfig(ctx context.Context) ([]step.Change, error) {
 	if _, err := i.Address(ctx); err != nil {
 		return nil, err // a plan is the time to hear of it
 	}
+	if err := i.inputs(); err != nil {
+		return nil, err
+	}
 	kubeadm, err := Program(i.Host, "kubeadm")
 	if err != nil {
 		return nil, needPackages(i.Managed, err)

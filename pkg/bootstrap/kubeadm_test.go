@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nodeagent/nodeagent/pkg/kernel"
 	"github.com/nodeagent/nodeagent/pkg/step"
 	"github.com/nodeagent/nodeagent/pkg/step/steptest"
 	"github.com/nodeagent/nodeagent/pkg/systemd"
@@ -92,6 +93,11 @@ func TestInitRefused(t *testing.T) {
 		"its version": {func(_ *testing.T, l *lab, _ *Init) { l.refuse = "version" }, "", []string{"ask kubeadm's version"}},
 		"its configuration": {func(_ *testing.T, l *lab, _ *Init) { l.refuse = "validate" }, "",
 			[]string{"validate kubeadm configuration", "unknown field"}},
+		"several addresses": {func(_ *testing.T, _ *lab, i *Init) {
+			i.Address = func(context.Context) (netip.Addr, error) { return netip.Addr{}, kernel.ErrManyAddresses }
+		}, "", []string{"set node.address to the one that is meant"}},
+		"patches": {func(_ *testing.T, _ *lab, i *Init) { i.Cluster.Kubeadm.Patches = "/etc/nodeagent/patches" }, "",
+			[]string{"look at kubeadm.patches", "no such file"}},
 		"no address": {func(_ *testing.T, _ *lab, i *Init) {
 			i.Address = func(context.Context) (netip.Addr, error) { return netip.Addr{}, errors.New("no default route") }
 		}, "", []string{"no default route"}},

@@ -18,7 +18,8 @@ type OwnKey struct {
 }
 
 // OwnKeys are all of them. The kubelet's argument node-ip is none: two addresses need it. Nor are
-// the bootstrap tokens: an operator may have given them to the hosts that are to join.
+// the bootstrap tokens: an operator may have given them to the hosts that are to join. Nor is
+// what HardeningConfig sets: nothing else goes by it.
 func OwnKeys() []OwnKey {
 	const initialize, cluster, kubelet, proxy = "initConfiguration", "clusterConfiguration", "kubeletConfiguration", "kubeProxyConfiguration"
 	return []OwnKey{
@@ -27,6 +28,7 @@ func OwnKeys() []OwnKey {
 		{initialize, "localAPIEndpoint.advertiseAddress", "node.address", ""},
 		{initialize, "nodeRegistration.name", "node.name", ""},
 		{initialize, "nodeRegistration.criSocket", "", criSocket},
+		{initialize, "patches.directory", "kubeadm.patches", ""},
 		{cluster, "apiVersion", "", kubeadmAPI},
 		{cluster, "kind", "", "ClusterConfiguration"},
 		{cluster, "kubernetesVersion", "packages.kubernetesVersion", ""},

@@ -13,7 +13,7 @@ import (
 // Every key that the agent renders is its own, but for the kubelet's arguments.
 func TestOwnKeysAreThoseRendered(t *testing.T) {
 	c := exampleCluster()
-	c.Kubeadm = KubeadmConfig{ControlPlaneEndpoint: "api.example.com:6443", CertSANs: []string{"api.example.com"}}
+	c.Kubeadm = KubeadmConfig{ControlPlaneEndpoint: "api.example.com:6443", CertSANs: []string{"api.example.com"}, Patches: "/p"}
 	rendered, err := RenderKubeadm(c)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func paths(node *yaml.Node, above string) []string {
 
 func TestOwnKeysAreRefused(t *testing.T) {
 	c := KubeadmConfig{
-		InitConfiguration:    passthrough(t, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {bindPort: 7443, advertiseAddress: 192.0.2.1}\n"),
+		InitConfiguration:    passthrough(t, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {bindPort: 7443, advertiseAddress: 192.0.2.1}\npatches: {directory: /p}\n"),
 		ClusterConfiguration: passthrough(t, "kubernetesVersion: v1.36.3\nnetworking: {dnsDomain: a.example, podSubnet: null}\n"),
 		KubeletConfiguration: passthrough(t, "cgroupDriver: cgroupfs\nkind: [a]\n"),
 	}
@@ -75,6 +75,7 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		t.Fatal("they are accepted")
 	}
 	const want = `initConfiguration.localAPIEndpoint.advertiseAddress: is set by the agent: give node.address instead
+initConfiguration.patches.directory: is set by the agent: give kubeadm.patches instead
 clusterConfiguration.kubernetesVersion: is set by the agent: give packages.kubernetesVersion instead
 clusterConfiguration.networking.podSubnet: is set by the agent: give network.podSubnet instead
 kubeletConfiguration.kind: is always KubeletConfiguration here: leave it out

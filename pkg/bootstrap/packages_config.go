@@ -15,7 +15,8 @@ type PackagesConfig struct {
 	// and kubernetes-cni by apt. With false they must be there.
 	Manage bool `yaml:"manage"`
 	// KubernetesVersion is the minor, "1.36": the newest patch that the repository has is
-	// installed, and stays. A patch, "1.36.3", is installed as given.
+	// installed, and stays. A patch, "1.36.3", is installed as given. 1.36 is what is tested; 1.35
+	// and 1.37 are taken, with a finding; others are refused.
 	KubernetesVersion string `yaml:"kubernetesVersion"`
 	// Containerd is the package that brings containerd; whichever of containerd and
 	// containerd.io is installed when empty, or else containerd. It comes from the apt sources
@@ -69,8 +70,10 @@ func (c PackagesConfig) Validate() error {
 	switch {
 	case !versionPattern.MatchString(c.KubernetesVersion):
 		errs = append(errs, fmt.Errorf(`kubernetesVersion: %q is neither a minor like "1.36" nor a patch like "1.36.3"`, c.KubernetesVersion))
-	case c.Minor() != "1.36":
-		errs = append(errs, fmt.Errorf("kubernetesVersion: %q is not supported: this version knows 1.36", c.KubernetesVersion))
+	default:
+		if err := validateMinor(c.Minor()); err != nil {
+			errs = append(errs, fmt.Errorf("kubernetesVersion: %q %w", c.KubernetesVersion, err))
+		}
 	}
 	if c.Containerd != "" && !packageName.MatchString(c.Containerd) {
 		errs = append(errs, fmt.Errorf("containerd: %q is no name of a package: containerd, containerd.io", c.Containerd))

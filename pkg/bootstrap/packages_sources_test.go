@@ -148,7 +148,7 @@ N: something
 
 func TestPackagesConfigValidate(t *testing.T) {
 	good := []PackagesConfig{
-		{}, {KubernetesVersion: "1.36.0"}, {Containerd: "containerd.io"},
+		{}, {KubernetesVersion: "1.36.0"}, {KubernetesVersion: "1.35"}, {KubernetesVersion: "1.37.1"}, {Containerd: "containerd.io"},
 		{Repository: RepositoryConfig{URL: "https://m.example:8443/k8s/core:/stable:/v1.36/deb/"}},
 		{Repository: RepositoryConfig{URL: "http://m.example/k8s", KeyFile: "/k.asc"}},
 		{Repository: RepositoryConfig{URL: "file:///srv/k8s"}},
@@ -167,7 +167,9 @@ func TestPackagesConfigValidate(t *testing.T) {
 	for want, c := range map[string]PackagesConfig{
 		`kubernetesVersion: "v1.36" is neither a minor`:                                       {KubernetesVersion: "v1.36"},
 		`kubernetesVersion: "" is neither`:                                                    {},
-		`kubernetesVersion: "1.37.1" is not supported`:                                        {KubernetesVersion: "1.37.1"},
+		`kubernetesVersion: "1.34" is not supported: this version is tested with 1.36`:        {KubernetesVersion: "1.34"},
+		`kubernetesVersion: "1.38.1" is not supported`:                                        {KubernetesVersion: "1.38.1"},
+		`kubernetesVersion: "1.3" is not supported`:                                           {KubernetesVersion: "1.3"},
 		`containerd: "two words" is no name of a package`:                                     {KubernetesVersion: "1.36", Containerd: "two words"},
 		`containerd: "-o" is no name`:                                                         {KubernetesVersion: "1.36", Containerd: "-o"},
 		`repository.url: "http://m.example/k8s": over http the key could be anybody's`:        repository("http://m.example/k8s", ""),

@@ -21,6 +21,7 @@ import (
 var checkNames = []string{
 	"IsPrivilegedUser", "NumCPU", "Mem", "CgroupV2", "SystemVerification", "OS", "Hostname", "MachineID", "ProductUUID",
 	"DiskSpace", "ContainerRuntime", "Leftovers", "SELinux", "AppArmor", "Firewalld", "Firewall", "TimeSync",
+	"KubernetesVersion", "ContainerRuntimeVersion",
 }
 
 func knownCheck(name string) bool {
@@ -53,6 +54,8 @@ type PreflightDeps struct {
 	APIPort uint16
 	// Managed says that the agent installs the packages, and needs what that takes instead.
 	Managed bool
+	// Minor of Kubernetes that is wanted: "1.36"; none is judged when it is empty.
+	Minor string
 }
 
 // preflight is the step "preflight/host": what no agent can mend.
@@ -76,7 +79,7 @@ func (p preflight) check(ctx context.Context) ([]step.Change, error) {
 	}
 	var changes []step.Change
 	for _, check := range []func(context.Context) ([]step.Change, error){
-		p.user, p.kernel, p.os, p.cpus, p.memory, p.cgroup, p.identity, p.hostname, p.disk,
+		p.user, p.kernel, p.os, p.version, p.cpus, p.memory, p.cgroup, p.identity, p.hostname, p.disk,
 		p.programs, p.tools, p.ports, p.runtimes, p.leftovers, p.security, p.firewall,
 	} {
 		if err := ctx.Err(); err != nil {

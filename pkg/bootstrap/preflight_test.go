@@ -226,3 +226,29 @@ func FuzzProc(f *testing.F) {
 		_, _ = memTotal([]byte(data))
 	})
 }
+
+// A minor that no test runs is told, and stops nobody.
+func TestPreflightVersion(t *testing.T) {
+	for minor, want := range map[string]string{
+		"": "", "1.36": "", "1.35": `KubernetesVersion: "1.35" → "1.36: this version`, "1.37": `KubernetesVersion: "1.37" → "1.36: this version`,
+	} {
+		deps := asUser(0)
+		deps.Minor = minor
+		changes, err := Preflight(goodMachine(t), ControlPlane, nil, deps).Check(t.Context())
+		got := ""
+		for _, c := range changes {
+			got += c.String()
+			if !c.Manual {
+				t.Errorf("%s stops: %v", minor, c)
+			}
+		}
+		if err != nil || (want == "") != (got == "") || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %s, %v", minor, got, err)
+		}
+	}
+	deps := asUser(0)
+	deps.Minor = "1.35"
+	if changes, err := Preflight(goodMachine(t), Etcd, nil, deps).Check(t.Context()); err != nil || len(changes) != 0 {
+		t.Errorf("a host of etcd has none: %v, %v", changes, err)
+	}
+}

@@ -2,11 +2,9 @@ package bootstrap
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -35,6 +33,10 @@ type (
 		BootstrapTokens  []bootstrapToken `yaml:"bootstrapTokens"`
 		LocalAPIEndpoint localAPIEndpoint `yaml:"localAPIEndpoint"`
 		NodeRegistration nodeRegistration `yaml:"nodeRegistration"`
+		Patches          patches          `yaml:"patches,omitempty"`
+	}
+	patches struct {
+		Directory string `yaml:"directory,omitempty"`
 	}
 	bootstrapToken struct {
 		Token string `yaml:"token"`
@@ -58,19 +60,37 @@ type (
 		KubernetesVersion    string     `yaml:"kubernetesVersion"`
 		ControlPlaneEndpoint string     `yaml:"controlPlaneEndpoint,omitempty"`
 		Networking           networking `yaml:"networking"`
-		APIServer            apiServer  `yaml:"apiServer,omitempty"`
+		APIServer            component  `yaml:"apiServer,omitempty"`
+		ControllerManager    component  `yaml:"controllerManager,omitempty"`
+		Scheduler            component  `yaml:"scheduler,omitempty"`
 	}
 	networking struct {
 		PodSubnet     string `yaml:"podSubnet"`
 		ServiceSubnet string `yaml:"serviceSubnet"`
 	}
-	apiServer struct {
-		CertSANs []string `yaml:"certSANs,omitempty"`
+	component struct {
+		CertSANs     []string      `yaml:"certSANs,omitempty"` // the API server's
+		ExtraArgs    []extraArg    `yaml:"extraArgs,omitempty"`
+		ExtraVolumes []extraVolume `yaml:"extraVolumes,omitempty"`
+	}
+	extraVolume struct {
+		Name      string `yaml:"name"`
+		HostPath  string `yaml:"hostPath"`
+		MountPath string `yaml:"mountPath"`
+		ReadOnly  bool   `yaml:"readOnly,omitempty"`
+		PathType  string `yaml:"pathType"`
 	}
 	kubeletConfiguration struct {
 		APIVersion   string `yaml:"apiVersion"`
 		Kind         string `yaml:"kind"`
 		CgroupDriver string `yaml:"cgroupDriver"`
+
+		StreamingConnectionIdleTimeout string   `yaml:"streamingConnectionIdleTimeout,omitempty"`
+		TLSCipherSuites                []string `yaml:"tlsCipherSuites,omitempty"`
+		PodPidsLimit                   int      `yaml:"podPidsLimit,omitempty"`
+		SeccompDefault                 bool     `yaml:"seccompDefault,omitempty"`
+		ProtectKernelDefaults          bool     `yaml:"protectKernelDefaults,omitempty"`
+		ServerTLSBootstrap             bool     `yaml:"serverTLSBootstrap,omitempty"`
 	}
 	kubeProxyConfiguration struct {
 		APIVersion string `yaml:"apiVersion"`
@@ -91,6 +111,15 @@ const tokenTTL = "15m0s"
 // RenderKubeadm is the file that kubeadm init is given: four documents, the operator's own
 // settings merged over ours.
 func RenderKubeadm(c Cluster) ([]byte, error) {
+	cluster := clusterConfiguration{
+		APIVersion: kubeadmAPI, Kind: "ClusterConfiguration",
+		KubernetesVersion: c.KubernetesVersion, ControlPlaneEndpoint: c.Kubeadm.ControlPlaneEndpoint,
+		Networking: networking{PodSubnet: c.Network.PodSubnet, ServiceSubnet: c.Network.ServiceSubnet},
+		APIServer:  component{CertSANs: c.Kubeadm.CertSANs},
+	}
+	kubelet := kubeletConfiguration{APIVersion: kubeletAPI, Kind: "KubeletConfiguration", CgroupDriver: cgroupDriver}
+	c.Kubeadm.Hardening.cluster(&cluster)
+	c.Kubeadm.Hardening.kubelet(&kubelet)
 	documents := []struct {
 		ours   any
 		theirs Passthrough
@@ -103,16 +132,10 @@ func RenderKubeadm(c Cluster) ([]byte, error) {
 				Name: c.NodeName, CRISocket: criSocket,
 				KubeletExtraArgs: []extraArg{{Name: "node-ip", Value: c.Address.String()}},
 			},
+			Patches: patches{Directory: c.Kubeadm.Patches},
 		}, c.Kubeadm.InitConfiguration},
-		{clusterConfiguration{
-			APIVersion: kubeadmAPI, Kind: "ClusterConfiguration",
-			KubernetesVersion: c.KubernetesVersion, ControlPlaneEndpoint: c.Kubeadm.ControlPlaneEndpoint,
-			Networking: networking{PodSubnet: c.Network.PodSubnet, ServiceSubnet: c.Network.ServiceSubnet},
-			APIServer:  apiServer{CertSANs: c.Kubeadm.CertSANs},
-		}, c.Kubeadm.ClusterConfiguration},
-		{kubeletConfiguration{
-			APIVersion: kubeletAPI, Kind: "KubeletConfiguration", CgroupDriver: cgroupDriver,
-		}, c.Kubeadm.KubeletConfiguration},
+		{cluster, c.Kubeadm.ClusterConfiguration},
+		{kubelet, c.Kubeadm.KubeletConfiguration},
 		{kubeProxyConfiguration{
 			APIVersion: kubeProxyAPI, Kind: "KubeProxyConfiguration",
 		}, c.Kubeadm.KubeProxyConfiguration},
@@ -239,31 +262,4 @@ func (p Passthrough) lists(key string, words ...string) bool {
 		}
 	}
 	return false
-}
-
-// pauseTags are the tags of the sandbox image that each minor's kubeadm names: a containerd
-// that runs another one pulls an image that nobody has checked, and fails where there is none.
-var pauseTags = map[string]string{"1.36": "3.10.2"}
-
-// PauseImage is the sandbox image that goes with a minor ("1.36") of Kubernetes.
-func PauseImage(minor string, kubeadm KubeadmConfig) (string, error) {
-	tag, ok := pauseTags[minor]
-	if !ok {
-		return "", fmt.Errorf("find sandbox image: no known one for Kubernetes %s", minor)
-	}
-	repository := kubeadm.ClusterConfiguration.lookup("imageRepository")
-	if repository == "" {
-		repository = "registry.k8s.io"
-	}
-	return repository + "/pause:" + tag, nil
-}
-
-// parseVersion reads what `kubeadm version -o short` prints.
-func parseVersion(out []byte) (version, minor string, err error) {
-	version = strings.TrimSpace(string(out))
-	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	if len(parts) != 3 || !strings.HasPrefix(version, "v") {
-		return "", "", errors.New("read kubeadm's version: it prints " + version)
-	}
-	return version, parts[0] + "." + parts[1], nil
 }

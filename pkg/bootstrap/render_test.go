@@ -17,6 +17,7 @@ func exampleCluster() Cluster {
 	return Cluster{
 		NodeName: "node-1", Address: netip.MustParseAddr("192.0.2.10"), KubernetesVersion: "v1.36.3", Token: "abcdef.0123456789abcdef",
 		Network: NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
+		Kubeadm: KubeadmConfig{Hardening: DefaultHardening()},
 	}
 }
 
@@ -27,14 +28,25 @@ func TestRenderKubeadm(t *testing.T) {
 			c.Address = netip.MustParseAddr("2001:db8::10")
 			c.Network = NetworkConfig{PodSubnet: "10.244.0.0/16,fd00:1::/56", ServiceSubnet: "10.96.0.0/16,fd00:2::/112"}
 		},
+		"soft": func(c *Cluster) { c.Kubeadm.Hardening = HardeningConfig{} },
+		"hardest": func(c *Cluster) {
+			c.Kubeadm.Hardening.ProtectKernelDefaults = true
+			c.Kubeadm.Hardening.ServerTLSBootstrap = true
+			c.Kubeadm.Hardening.AuditPolicyFile = "/etc/nodeagent/audit.yaml"
+		},
+		"external-etcd": func(c *Cluster) {
+			c.Kubeadm.ClusterConfiguration = passthrough(t, "etcd: {external: {endpoints: ['https://192.0.2.20:2379'], caFile: /etc/etcd/ca.crt, certFile: /etc/etcd/client.crt, keyFile: /etc/etcd/client.key}}\n")
+		},
 		"passed-through": func(c *Cluster) {
 			c.Kubeadm = KubeadmConfig{
+				Hardening:            DefaultHardening(),
+				Patches:              "/etc/nodeagent/patches",
 				ControlPlaneEndpoint: "api.example.com:6443",
 				CertSANs:             []string{"api.example.com", "192.0.2.1"},
 				ClusterConfiguration: passthrough(t, `
 networking: {dnsDomain: cluster.example.com}
 apiServer:
-  extraArgs: [{name: audit-log-maxage, value: "30"}]
+  extraArgs: [{name: audit-log-maxage, value: "30"}, {name: profiling, value: "true"}]
 encryptionAlgorithm: ECDSA-P256
 imageRepository: registry.example.com/k8s
 `),
@@ -44,7 +56,7 @@ nodeRegistration:
   kubeletExtraArgs: [{name: v, value: "2"}]
 skipPhases: [addon/kube-proxy]
 `),
-				KubeletConfiguration:   passthrough(t, "failSwapOn: false\n"),
+				KubeletConfiguration:   passthrough(t, "failSwapOn: false\nseccompDefault: false\npodPidsLimit: 16384\ntlsCipherSuites: [TLS_AES_128_GCM_SHA256]\n"),
 				KubeProxyConfiguration: passthrough(t, "mode: nftables\n"),
 			}
 		},
@@ -107,7 +119,9 @@ func TestPauseImage(t *testing.T) {
 		"default":    {"1.36", "", "registry.k8s.io/pause:3.10.2", ""},
 		"repository": {"1.36", "imageRepository: registry.example.com/k8s", "registry.example.com/k8s/pause:3.10.2", ""},
 		"no scalar":  {"1.36", "imageRepository: {a: b}", "registry.k8s.io/pause:3.10.2", ""},
-		"unknown":    {"1.35", "", "", "no known one for Kubernetes 1.35"},
+		"before":     {"1.35", "", "registry.k8s.io/pause:3.10.1", ""},
+		"after":      {"1.37", "", "registry.k8s.io/pause:3.10.2", ""},
+		"unknown":    {"1.34", "", "", "no known one for Kubernetes 1.34"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kubeadm := KubeadmConfig{}
@@ -179,4 +193,15 @@ func TestKubeadmValidate(t *testing.T) {
 	for _, endpoint := range []string{"https://api", "api:6443/x", "a b"} {
 		wantError(t, KubeadmConfig{ControlPlaneEndpoint: endpoint}.Validate(), "controlPlaneEndpoint: ", "is not host or host:port")
 	}
+	good := KubeadmConfig{
+		CertSANs: []string{"api.example.com", "*.example.com", "192.0.2.1", "2001:db8::1"}, Patches: "/etc/nodeagent/patches",
+		Hardening: HardeningConfig{AuditPolicyFile: "/etc/nodeagent/audit.yaml"},
+	}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	bad := KubeadmConfig{CertSANs: []string{"a", "https://api", "api:6443", ""}, Patches: "patches", Hardening: HardeningConfig{AuditPolicyFile: "audit.yaml"}}
+	wantError(t, bad.Validate(), `certSANs[1]: "https://api" is neither`, `certSANs[2]: "api:6443" is`, `certSANs[3]: "" is`,
+		`patches: "patches" is not an absolute path`, `hardening.auditPolicyFile: "audit.yaml" is not an absolute path`)
+	wantError(t, KubeadmConfig{Hardening: HardeningConfig{AuditPolicyFile: "//"}}.Validate(), "/ is no file")
 }

@@ -49,7 +49,7 @@ var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 // Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
 func Harmless(name string) bool {
 	switch name {
-	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge", NodeKubeconfigStep:
+	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge", NodeKubeconfigStep, NodeFilesStep:
 		return true
 	}
 	return false
@@ -67,7 +67,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		Preflight(d.Host, c.Role, c.Preflight.Ignore, PreflightDeps{
 			EUID: d.EUID, Hostname: d.Hostname, NodeName: c.NodeName(d.Hostname),
 			State: d.Systemd.State, Resolve: resolve, Space: spaceOf, APIPort: c.apiPort(),
-			Managed: c.Packages.Manage,
+			Managed: c.Packages.Manage, Minor: c.Packages.Minor(),
 		}),
 		TimeSync(d.Host, c.Preflight.Ignore, ClockSynced),
 		c.swap(d),
@@ -90,13 +90,18 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	steps = append(steps,
 		CNIPlugins(d.Host, c.Packages.Manage),
 		Containerd(runtime),
+	)
+	if minorNumber(c.Packages.Minor()) >= runtimeConfigMinor {
+		steps = append(steps, RuntimeConfig(d.Host, c.Preflight.Ignore))
+	}
+	steps = append(steps,
 		Registries(runtime),
 		Crictl(d.Host),
 		Images(d.Host, c.Images.Archives, c.Packages.Manage),
 		Kubelet(d.Host, d.Systemd, c.Packages.Manage),
 	)
 	if c.Role == Worker {
-		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
+		return append(append(steps, c.nodeFiles(d)...), NotInThisVersion(d.Host, c.Role)), nil
 	}
 	init := c.init(d, connect)
 	steps = append(steps,
@@ -121,7 +126,17 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if len(c.Addons) > 0 {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
+	steps = append(steps, c.nodeFiles(d)...)
 	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), c.Timeouts.NodeReady, connect)), nil
+}
+
+// nodeFiles is the step "node/files", unless it is switched off. It comes after whatever writes
+// the files; what an add-on writes later is drift's.
+func (c Config) nodeFiles(d Deps) []step.Step {
+	if !c.Kubeadm.Hardening.FilePermissions {
+		return nil
+	}
+	return []step.Step{NodeFiles(d.Host, c.Kubeadm)}
 }
 
 // init is what the steps kubeadm/* are made of.

@@ -28,9 +28,17 @@ func TestStepsOrder(t *testing.T) {
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
 		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},
 		"packages":      {Config{Role: Worker, Packages: PackagesConfig{Manage: true}}, host1 + " packages/repository packages" + strings.TrimPrefix(node, host1) + " kubeadm/join"},
+		"hardened": {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}, Kubeadm: KubeadmConfig{Hardening: DefaultHardening()}},
+			node + " " + kubeadm + " network/bridge node/files node/ready"},
+		"hardened worker": {Config{Role: Worker, Kubeadm: KubeadmConfig{Hardening: DefaultHardening()}}, node + " node/files kubeadm/join"},
+		"1.37": {Config{Role: Worker, Packages: PackagesConfig{KubernetesVersion: "1.37.1"}},
+			strings.Replace(node, "containerd/registries", "containerd/runtime-config containerd/registries", 1) + " kubeadm/join"},
+		"1.35": {Config{Role: Worker, Packages: PackagesConfig{KubernetesVersion: "1.35"}}, node + " kubeadm/join"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test.config.Packages.KubernetesVersion = "1.36"
+			if test.config.Packages.KubernetesVersion == "" {
+				test.config.Packages.KubernetesVersion = "1.36"
+			}
 			test.config.Kernel = kernel.DefaultConfig()
 			test.config.Network.PodSubnet = "10.244.0.0/16"
 			h := host.New(t.TempDir())

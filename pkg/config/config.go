@@ -130,6 +130,7 @@ func Default() Config {
 		Network:  bootstrap.NetworkConfig{PodSubnet: "10.244.0.0/16", ServiceSubnet: "10.96.0.0/12"},
 		Kernel:   kernel.DefaultConfig(),
 		Packages: bootstrap.PackagesConfig{Manage: true, KubernetesVersion: "1.36"},
+		Kubeadm:  bootstrap.KubeadmConfig{Hardening: bootstrap.DefaultHardening()},
 		Timeouts: bootstrap.DefaultTimeouts(),
 		Backup:   etcdbackup.DefaultConfig(),
 		Certs:    certs.DefaultConfig(),
@@ -152,6 +153,7 @@ func (c Config) Validate() error {
 		prefix("containerd", c.Containerd.Validate()),
 		prefix("images", c.Images.Validate()),
 		prefix("kubeadm", c.Kubeadm.Validate()),
+		c.protects(),
 		bootstrap.ValidateAddons(c.Addons),
 		prefix("timeouts", c.Timeouts.Validate()),
 		prefix("backup", c.Backup.Validate()),
@@ -167,6 +169,21 @@ func (c Config) validateKubeconfigs() error {
 		return fmt.Errorf("node.adminKubeconfigFor: only a control plane has the administrator's kubeconfig, and role is %s", c.Role)
 	}
 	return nil
+}
+
+// protects says which sysctls of the operator's a kubelet that protects the kernel's defaults
+// would not start with.
+func (c Config) protects() error {
+	if !c.Kubeadm.Hardening.ProtectKernelDefaults {
+		return nil
+	}
+	var errs []error
+	for i, s := range c.Kernel.Sysctls {
+		if want, is := kernel.KubeletSysctl(s.Name); is && s.Value != want {
+			errs = append(errs, fmt.Errorf("kernel.sysctls[%d].value: with kubeadm.hardening.protectKernelDefaults the kubelet starts only where %s is %s", i, s.Name, want))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // prefix puts the section's name before each complaint about it.

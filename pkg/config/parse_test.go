@@ -71,6 +71,11 @@ func TestComplaints(t *testing.T) {
 		"days":               {"role: worker\nbackup: {interval: 1d}\n", `config.yaml:2: backup.interval: "1d" is not a duration: it needs a unit, as in 30s, 10m or 6h`},
 		"number for text":    {"role: worker\nkernel: {sysctls: [{name: net.ipv4.ip_forward, value: 1}]}\n", `config.yaml:2: kernel.sysctls[0].value: must be a string: write "1" in quotes`},
 		"version":            {"role: worker\npackages: {kubernetesVersion: 1.36}\n", `config.yaml:2: packages.kubernetesVersion: must be a string: write "1.36" in quotes`},
+		"old minor":          {"role: worker\npackages: {kubernetesVersion: \"1.34\"}\n", `config.yaml:2: packages.kubernetesVersion: "1.34" is not supported: this version is tested with 1.36, and takes 1.35 and 1.37 untested`},
+		"kernel's defaults":  {"role: worker\nkubeadm: {hardening: {protectKernelDefaults: true}}\nkernel:\n  sysctls:\n  - {name: vm.swappiness, value: \"1\"}\n  - {name: vm/overcommit_memory, value: \"2\"}\n", `config.yaml:6: kernel.sysctls[1].value: with kubeadm.hardening.protectKernelDefaults the kubelet starts only where vm/overcommit_memory is 1`},
+		"audit policy":       {"role: worker\nkubeadm:\n  hardening:\n    auditPolicyFile: a.yaml\n", `config.yaml:4: kubeadm.hardening.auditPolicyFile: "a.yaml" is not an absolute path`},
+		"patches twice":      {"role: worker\nkubeadm: {initConfiguration: {patches: {directory: /p}}}\n", "config.yaml:2: kubeadm.initConfiguration.patches.directory: is set by the agent: give kubeadm.patches instead"},
+		"switch":             {"role: worker\nkubeadm: {hardening: {limitPIDs: 4096}}\n", `config.yaml:2: kubeadm.hardening.limitPIDs: "4096" is neither true nor false`},
 		"text for bool":      {"role: worker\npackages: {manage: maybe}\n", `config.yaml:2: packages.manage: "maybe" is neither true nor false`},
 		"fraction":           {"role: worker\nbackup: {retention: {keepLast: 2.5}}\n", `config.yaml:2: backup.retention.keepLast: "2.5" is not a whole number`},
 		"text for section":   {"role: worker\nlog: debug\n", "config.yaml:2: log: must be a mapping"},
@@ -160,6 +165,7 @@ backup:
   stores: [{file: {dir: /srv/a}}, {file: {dir: /srv/b}}]
 metrics: {listen: ""}
 addons: [/a.yaml, /b]
+kubeadm: {patches: /p, hardening: {seccompDefault: false, serverTLSBootstrap: true}}
 `)
 	want := Default()
 	want.Role = bootstrap.ControlPlane
@@ -169,6 +175,8 @@ addons: [/a.yaml, /b]
 	want.Backup.Interval = 90 * time.Minute
 	want.Backup.Stores = []etcdbackup.StoreConfig{{File: &etcdbackup.FileConfig{Dir: "/srv/a"}}, {File: &etcdbackup.FileConfig{Dir: "/srv/b"}}}
 	want.Metrics.Listen = ""
+	want.Kubeadm.Patches = "/p"
+	want.Kubeadm.Hardening.SeccompDefault, want.Kubeadm.Hardening.ServerTLSBootstrap = false, true
 	want.Addons = []string{"/a.yaml", "/b"}
 	if diff := cmp.Diff(want, cfg, same); diff != "" {
 		t.Error(diff)

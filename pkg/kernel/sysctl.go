@@ -49,19 +49,36 @@ func Sysctls(h *host.Host, ipv6 bool, extra []Sysctl) step.Step {
 	if ipv6 {
 		base = append(base, wanted{Sysctl: Sysctl{ipv6Forwarding, "1"}})
 	}
+	for _, s := range kubeletSysctls {
+		base = append(base, wanted{Sysctl: s, Optional: true})
+	}
 	base = append(base,
-		// kubelet compares these for equality; root_maxbytes is 25 for each key.
-		wanted{Sysctl: Sysctl{"vm.overcommit_memory", "1"}, Optional: true},
-		wanted{Sysctl: Sysctl{"vm.panic_on_oom", "0"}, Optional: true},
-		wanted{Sysctl: Sysctl{"kernel.panic", "10"}, Optional: true},
-		wanted{Sysctl: Sysctl{"kernel.panic_on_oops", "1"}, Optional: true},
-		wanted{Sysctl: Sysctl{"kernel.keys.root_maxkeys", "1000000"}, Optional: true},
-		wanted{Sysctl: Sysctl{"kernel.keys.root_maxbytes", "25000000"}, Optional: true},
 		wanted{Sysctl: Sysctl{"fs.inotify.max_user_instances", "8192"}, Optional: true, AtLeast: true},
 		wanted{Sysctl: Sysctl{"fs.inotify.max_user_watches", "524288"}, Optional: true, AtLeast: true},
 	)
 	s := sysctls{h: h, want: merge(base, extra)}
 	return step.Step{Name: "kernel/sysctl", Check: s.check, Apply: s.apply}
+}
+
+// kubeletSysctls are those that kubelet compares for equality; root_maxbytes is 25 for each key.
+var kubeletSysctls = []Sysctl{
+	{"vm.overcommit_memory", "1"},
+	{"vm.panic_on_oom", "0"},
+	{"kernel.panic", "10"},
+	{"kernel.panic_on_oops", "1"},
+	{"kernel.keys.root_maxkeys", "1000000"},
+	{"kernel.keys.root_maxbytes", "25000000"},
+}
+
+// KubeletSysctl is the value without which a kubelet that has protectKernelDefaults does not
+// start, and whether name, in any spelling of sysctl.d(5), is of a variable that has one.
+func KubeletSysctl(name string) (value string, is bool) {
+	for _, s := range kubeletSysctls {
+		if variable(s.Name) == variable(name) {
+			return s.Value, true
+		}
+	}
+	return "", false
 }
 
 // merge is base with extra: a value in its place where the name is there, else at the end.

@@ -181,3 +181,15 @@ func TestSysctlsSayThatForwardingDropsAnAdvertisedRoute(t *testing.T) {
 		})
 	}
 }
+
+// The kubelet's own are those that the step sets, in any spelling.
+func TestKubeletSysctl(t *testing.T) {
+	for name, want := range map[string]string{
+		"vm.overcommit_memory": "1", "vm/overcommit_memory": "1", "kernel.panic": "10", "kernel/keys/root_maxbytes": "25000000",
+		"net.ipv4.ip_forward": "", "vm.swappiness": "", "": "",
+	} {
+		if got, is := KubeletSysctl(name); got != want || is != (want != "") {
+			t.Errorf("%q: %q, %v", name, got, is)
+		}
+	}
+}

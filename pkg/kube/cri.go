@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,6 +42,40 @@ func AskRuntime(ctx context.Context, h *host.Host, socket string) (RuntimeStatus
 		return RuntimeStatus{}, fmt.Errorf("ask the container runtime at %s: %w", socket, err)
 	}
 	return answer, nil
+}
+
+// ErrNoRuntimeConfig is a container runtime that serves the CRI and not its RuntimeConfig, by
+// which a kubelet learns the runtime's cgroup driver: containerd before 2.0.
+var ErrNoRuntimeConfig = errors.New("it does not tell its cgroup driver: it has no RuntimeConfig")
+
+// AskCgroupDriver asks the container runtime on socket, a path of the host, which cgroup driver
+// it has: "systemd" or "cgroupfs". name is the runtime with its version, also where the error is
+// ErrNoRuntimeConfig. A runtime without a CRI is ErrNoCRI.
+func AskCgroupDriver(ctx context.Context, h *host.Host, socket string) (name, driver string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	conn, err := dialRuntime(h, socket)
+	if err != nil {
+		return "", "", fmt.Errorf("ask the container runtime at %s: %w", socket, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	client := runtime.NewRuntimeServiceClient(conn)
+	version, err := client.Version(ctx, &runtime.VersionRequest{})
+	if status.Code(err) == codes.Unimplemented {
+		err = ErrNoCRI
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("ask the container runtime at %s: %w", socket, err)
+	}
+	name = version.RuntimeName + " " + version.RuntimeVersion
+	config, err := client.RuntimeConfig(ctx, &runtime.RuntimeConfigRequest{})
+	if status.Code(err) == codes.Unimplemented {
+		err = ErrNoRuntimeConfig
+	}
+	if err != nil {
+		return name, "", fmt.Errorf("ask %s at %s: %w", name, socket, err)
+	}
+	return name, strings.ToLower(config.GetLinux().GetCgroupDriver().String()), nil
 }
 
 func askRuntime(ctx context.Context, h *host.Host, socket string) (answer RuntimeStatus, err error) {

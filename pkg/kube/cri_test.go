@@ -45,7 +45,7 @@ func (f *fakeRuntime) Status(_ context.Context, r *runtime.StatusRequest) (*runt
 
 const testSocket = "/run/c.sock"
 
-func serveRuntime(t *testing.T, f *fakeRuntime) *host.Host {
+func serveRuntime(t *testing.T, f runtime.RuntimeServiceServer) *host.Host {
 	t.Helper()
 	h := &host.Host{Root: t.TempDir()}
 	if err := os.Mkdir(filepath.Join(h.Root, "run"), 0o755); err != nil {
@@ -102,5 +102,38 @@ func TestAskRuntimeFails(t *testing.T) {
 	}
 	if _, err := AskRuntime(t.Context(), &host.Host{Root: t.TempDir()}, testSocket); err == nil || errors.Is(err, ErrNoCRI) {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// tellingRuntime has RuntimeConfig, as containerd 2 does.
+type tellingRuntime struct {
+	*fakeRuntime
+	driver runtime.CgroupDriver
+}
+
+func (r tellingRuntime) RuntimeConfig(context.Context, *runtime.RuntimeConfigRequest) (*runtime.RuntimeConfigResponse, error) {
+	return &runtime.RuntimeConfigResponse{Linux: &runtime.LinuxRuntimeConfiguration{CgroupDriver: r.driver}}, nil
+}
+
+func TestAskCgroupDriver(t *testing.T) {
+	for driver, want := range map[runtime.CgroupDriver]string{runtime.CgroupDriver_SYSTEMD: "systemd", runtime.CgroupDriver_CGROUPFS: "cgroupfs"} {
+		name, got, err := AskCgroupDriver(t.Context(), serveRuntime(t, tellingRuntime{&fakeRuntime{}, driver}), testSocket)
+		if err != nil || got != want || name != "containerd 2.4.2" {
+			t.Errorf("%q, %q, %v, want %q", name, got, err, want)
+		}
+	}
+	name, _, err := AskCgroupDriver(t.Context(), serveRuntime(t, &fakeRuntime{}), testSocket)
+	if !errors.Is(err, ErrNoRuntimeConfig) || name != "containerd 2.4.2" {
+		t.Errorf("without RuntimeConfig: %q, %v", name, err)
+	}
+	if _, _, err := AskCgroupDriver(t.Context(), serveRuntime(t, nil), testSocket); !errors.Is(err, ErrNoCRI) || errors.Is(err, ErrNoRuntimeConfig) {
+		t.Errorf("without CRI: %v", err)
+	}
+	for what, h := range map[string]*host.Host{
+		"starting": serveRuntime(t, &fakeRuntime{err: errors.New("server is not initialized yet")}), "absent": {Root: t.TempDir()},
+	} {
+		if _, _, err := AskCgroupDriver(t.Context(), h, testSocket); err == nil || errors.Is(err, ErrNoCRI) || errors.Is(err, ErrNoRuntimeConfig) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

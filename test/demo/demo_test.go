@@ -68,8 +68,8 @@ func TestDemo(t *testing.T) {
 		for _, want := range []string{
 			`(?m)^      /etc/fstab line 2$`,
 			`15 changes; .nodeagent apply. makes them`,
-			`27 steps, 7 changed; wait for boot: preflight/host, preflight/time, kubelet, kubeadm/config … kubeadm/addon, node/ready`,
-			`27 steps checked, nothing to change`,
+			`28 steps, 7 changed; wait for boot: preflight/host, preflight/time, kubelet, kubeadm/config … kubeadm/addon, node/ready`,
+			`28 steps checked, nothing to change`,
 			`(?m)^    \d{8}T\d{6}Z-cp1-4\.db .* 3 +file /var/lib/nodeagent/backups$`,
 			`/etc/kubernetes/pki/apiserver\.crt .* 9d`,
 			`Problem +/etc/kubernetes/pki/apiserver\.crt expires \S+\n +type: kubeadm certs renew all`,
