@@ -90,7 +90,9 @@ func (m *machine) apply(ctx context.Context, steps []step.Step, all bool, observ
 			return nil, err
 		}
 	}
-	waits := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == bootstrap.NodeReadyStep })
+	waits := slices.IndexFunc(steps, func(s step.Step) bool {
+		return s.Name == bootstrap.NodeReadyStep || s.Name == bootstrap.AddonsReadyStep
+	})
 	if waits < 0 {
 		waits = len(steps)
 	}

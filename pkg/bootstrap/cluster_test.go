@@ -21,7 +21,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/kube"
 	"github.com/nodeagent/nodeagent/pkg/step"
-	"github.com/nodeagent/nodeagent/pkg/step/steptest"
 )
 
 // cluster is as much of an API as "node/ready" and "network/addons" use, over real TLS.
@@ -67,12 +66,19 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"metadata": {"name": "node-1"}, "status": {"conditions": [{"type": "Ready", "status": %q, "reason": "KubeletNotReady", "message": "no network"}]}}`, says)
 	case r.URL.Path == "/api/v1":
 		fmt.Fprint(w, `{"kind": "APIResourceList", "resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": true}]}`)
+	case r.URL.Path == "/apis/apps/v1":
+		fmt.Fprint(w, `{"kind": "APIResourceList", "resources": [{"name": "daemonsets", "kind": "DaemonSet", "namespaced": true}]}`)
+	case strings.HasSuffix(r.URL.Path, "/pods") || strings.HasSuffix(r.URL.Path, "/events"):
+		fmt.Fprint(w, `{"items": []}`)
 	case r.Method == http.MethodPatch:
+		object = nil // not to be decoded over what is kept
 		if err := json.NewDecoder(r.Body).Decode(&object); err != nil {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		c.objects[r.URL.Path] = object
+		if r.URL.Query().Get("dryRun") == "" {
+			c.objects[r.URL.Path] = object
+		}
 		_, _ = w.Write(object)
 	case there:
 		_, _ = w.Write(object)
@@ -114,7 +120,9 @@ func TestClusterStepsWait(t *testing.T) {
 	never := func() (*kube.Client, error) { t.Error("connected"); return nil, errors.New("unreachable") }
 	h := &host.Host{Root: t.TempDir()}
 	put(t, h, "/a.yaml", configMap("a", "1"), 0o644)
-	for _, s := range []step.Step{NodeReady(h, "node-1", time.Minute, never), Addons(h, []string{"/a.yaml"}, never)} {
+	for _, s := range []step.Step{
+		NodeReady(h, "node-1", time.Minute, never), Addons(h, []string{"/a.yaml"}, never), AddonsReady(h, []string{"/a.yaml"}, time.Minute, never),
+	} {
 		if _, err := s.Check(t.Context()); !errors.Is(err, step.Blocked{On: WaitStep}) {
 			t.Errorf("%s: %v", s.Name, err)
 		}
@@ -123,52 +131,6 @@ func TestClusterStepsWait(t *testing.T) {
 			t.Errorf("%s offline: %v", s.Name, err)
 		}
 		h.Offline = false
-	}
-}
-
-func configMap(name, value string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\ndata: {key: %q}\n", name, value)
-}
-
-func TestAddons(t *testing.T) {
-	c := newCluster(t)
-	put(t, c.Host, "/addons/b.yaml", configMap("b", "1")+"---\n"+configMap("c", "1"), 0o644)
-	put(t, c.Host, "/addons/a.yml", configMap("a", "1"), 0o644)
-	put(t, c.Host, "/addons/d.json", `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d", "namespace": "default"}}`, 0o644)
-	put(t, c.Host, "/addons/README", "no manifest: [", 0o644)
-	put(t, c.Host, "/addons/below/e.yaml", "no manifest: [", 0o644)
-	put(t, c.Host, "/single", configMap("single", "1"), 0o644)
-	s := Addons(c.Host, []string{"/single", "/addons"}, c.connect)
-
-	changes, err := s.Check(t.Context())
-	var order []string
-	for _, change := range changes {
-		order = append(order, change.Subject)
-	}
-	if want := "ConfigMap default/single,ConfigMap default/a,ConfigMap default/b,ConfigMap default/c,ConfigMap default/d"; err != nil || strings.Join(order, ",") != want {
-		t.Errorf("%s, %v, want %s", order, err, want)
-	}
-	steptest.Converges(t, c.Host, s)
-	if n := len(c.objects); n != 5 {
-		t.Errorf("%d objects in the API", n)
-	}
-	// An edited manifest is a difference, and nothing else is.
-	put(t, c.Host, "/addons/a.yml", configMap("a", "2"), 0o644)
-	if changes, err := s.Check(t.Context()); err != nil || len(changes) != 1 || changes[0].Subject != "ConfigMap default/a" {
-		t.Errorf("%v, %v", changes, err)
-	}
-	steptest.Converges(t, c.Host, s)
-}
-
-func TestAddonsUnreadable(t *testing.T) {
-	c := newCluster(t)
-	put(t, c.Host, "/bad.yaml", "kind: [", 0o644)
-	for path, want := range map[string][]string{
-		"/none.yaml": {"read add-on: ", "/none.yaml", "no such file"},
-		"/bad.yaml":  {"read add-on /bad.yaml: "},
-	} {
-		_, err := Addons(c.Host, []string{path}, c.connect).Check(t.Context())
-		wantError(t, err, want...)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -177,19 +176,15 @@ func needPlugins(h *host.Host) error {
 
 // earlierNetworks are findings: containerd takes the first file by name, and it is not ours.
 func earlierNetworks(h *host.Host) ([]step.Change, error) {
-	entries, err := h.ReadDir(cniConfDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	names, err := networks(h)
 	if err != nil {
 		return nil, err
 	}
 	var changes []step.Change
-	for _, e := range entries {
-		network := slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name()))
-		if network && !e.IsDir() && e.Name() < filepath.Base(bridgeConfig) {
+	for _, name := range names {
+		if name < filepath.Base(bridgeConfig) {
 			changes = append(changes, step.Change{
-				Subject: filepath.Join(cniConfDir, e.Name()), Have: "there, and read instead of " + bridgeConfig,
+				Subject: filepath.Join(cniConfDir, name), Have: "there, and read instead of " + bridgeConfig,
 				Want: "absent, or network.cni not bridge", Manual: true,
 			})
 		}

@@ -81,16 +81,16 @@ type NetworkConfig struct {
 	PodSubnet string `yaml:"podSubnet"`
 	// ServiceSubnet is a CIDR, or two of them with a comma for dual stack.
 	ServiceSubnet string `yaml:"serviceSubnet"`
-	// CNI is "bridge" for a single node that needs no add-on, or empty where an add-on
-	// brings the network.
+	// CNI is "bridge" for a single node that needs no add-on, or empty (or "none") where an
+	// add-on brings the network: the bridge's file is then removed once the add-on's is there.
 	CNI string `yaml:"cni"`
 }
 
 // Validate says what is wrong with the section.
 func (c NetworkConfig) Validate() error {
 	errs := []error{validateCIDRs("podSubnet", c.PodSubnet), validateCIDRs("serviceSubnet", c.ServiceSubnet)}
-	if c.CNI != "" && c.CNI != "bridge" {
-		errs = append(errs, fmt.Errorf("cni: %q is not known: bridge, or nothing and the add-on's manifests under addons", c.CNI))
+	if c.CNI != "" && c.CNI != "none" && c.CNI != "bridge" {
+		errs = append(errs, fmt.Errorf("cni: %q is not known: bridge, or none and the add-on's manifests under addons", c.CNI))
 	}
 	return errors.Join(errs...)
 }

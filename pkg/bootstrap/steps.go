@@ -46,7 +46,9 @@ type Deps struct {
 // mark of its own, adopts the host and changes nothing.
 var MemberFiles = []string{KubeletConf, ManifestDir, etcdDataDir}
 
-// Harmless says whether drift may apply a step by itself: it disturbs nothing that runs.
+// Harmless says whether drift may apply a step by itself: it disturbs nothing that runs. Add-ons
+// are none: they are the cluster's and not this host's, applying one may restart its pods
+// everywhere, and what an operator has edited in a hurry is not to be undone behind his back.
 func Harmless(name string) bool {
 	switch name {
 	case "kernel/swap", "kernel/modules", "kernel/sysctl", RepositoryStep, CNIPluginsStep, RegistriesStep, CrictlStep, "network/bridge", NodeKubeconfigStep, NodeFilesStep:
@@ -126,8 +128,19 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if len(c.Addons) > 0 {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
+	if c.Network.CNI != "bridge" {
+		wait := c.Timeouts.AddonsReady
+		if len(c.Addons) == 0 {
+			wait = 0 // none is to come
+		}
+		steps = append(steps, BridgeRemoved(d.Host, wait))
+	}
 	steps = append(steps, c.nodeFiles(d)...)
-	return append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), c.Timeouts.NodeReady, connect)), nil
+	steps = append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), c.Timeouts.NodeReady, connect))
+	if len(c.Addons) > 0 {
+		steps = append(steps, AddonsReady(d.Host, c.Addons, c.Timeouts.AddonsReady, connect))
+	}
+	return steps, nil
 }
 
 // nodeFiles is the step "node/files", unless it is switched off. It comes after whatever writes

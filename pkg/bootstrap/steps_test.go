@@ -21,10 +21,10 @@ func TestStepsOrder(t *testing.T) {
 		config Config
 		want   string
 	}{
-		"control plane": {Config{Role: ControlPlane}, node + " " + kubeadm + " node/ready"},
+		"control plane": {Config{Role: ControlPlane}, node + " " + kubeadm + " network/bridge-removed node/ready"},
 		"bridge":        {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge node/ready"},
-		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " " + kubeadm + " network/addons node/ready"},
-		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge network/addons node/ready"},
+		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " " + kubeadm + " network/addons network/bridge-removed node/ready addons/ready"},
+		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge network/addons node/ready addons/ready"},
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
 		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},
 		"packages":      {Config{Role: Worker, Packages: PackagesConfig{Manage: true}}, host1 + " packages/repository packages" + strings.TrimPrefix(node, host1) + " kubeadm/join"},

@@ -14,11 +14,13 @@ type TimeoutsConfig struct {
 	ControlPlane time.Duration `yaml:"controlPlane"`
 	// NodeReady from the end of the bootstrap's other steps.
 	NodeReady time.Duration `yaml:"nodeReady"`
+	// AddonsReady from the end of all other steps: the add-ons' images are pulled, their pods run.
+	AddonsReady time.Duration `yaml:"addonsReady"`
 }
 
 // DefaultTimeouts are for machines that pull their images over a slow line.
 func DefaultTimeouts() TimeoutsConfig {
-	return TimeoutsConfig{ControlPlane: 10 * time.Minute, NodeReady: 10 * time.Minute}
+	return TimeoutsConfig{ControlPlane: 10 * time.Minute, NodeReady: 10 * time.Minute, AddonsReady: 10 * time.Minute}
 }
 
 // Validate says what is wrong with the section.
@@ -27,7 +29,7 @@ func (c TimeoutsConfig) Validate() error {
 	for _, t := range []struct {
 		key  string
 		wait time.Duration
-	}{{"controlPlane", c.ControlPlane}, {"nodeReady", c.NodeReady}} {
+	}{{"controlPlane", c.ControlPlane}, {"nodeReady", c.NodeReady}, {"addonsReady", c.AddonsReady}} {
 		if t.wait < time.Second {
 			errs = append(errs, fmt.Errorf("%s: %s is shorter than a second", t.key, t.wait))
 		}

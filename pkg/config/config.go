@@ -40,8 +40,9 @@ type Config struct {
 	Images bootstrap.ImagesConfig `yaml:"images"`
 	// Kubeadm is what `kubeadm init` is given.
 	Kubeadm bootstrap.KubeadmConfig `yaml:"kubeadm"`
-	// Addons are files of manifests, or directories of them, that are applied in this order
-	// once the API answers.
+	// Addons are files of manifests, or directories of them (their .yaml, .yml and .json files
+	// by name), that are applied in this order once the API answers. They are refused when
+	// others than root can change them.
 	Addons []string `yaml:"addons"`
 	// Timeouts are how long the bootstrap waits for what happens by itself.
 	Timeouts bootstrap.TimeoutsConfig `yaml:"timeouts"`

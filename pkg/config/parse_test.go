@@ -91,7 +91,7 @@ func TestComplaints(t *testing.T) {
 		"kubeconfigs": {"role: control-plane\nnode:\n  adminKubeconfigFor: [alice, \"a:b\", alice, ../x]\n", `config.yaml:3: node.adminKubeconfigFor[1]: "a:b" is not the name of a user` +
 			"\nconfig.yaml:3: node.adminKubeconfigFor[2]: \"alice\" is there twice\nconfig.yaml:3: node.adminKubeconfigFor[3]: \"../x\" is not the name of a user"},
 		"kubeconfigs of a worker": {"role: worker\nnode: {adminKubeconfigFor: [alice]}\n", "config.yaml:2: node.adminKubeconfigFor: only a control plane has the administrator's kubeconfig, and role is worker"},
-		"subnets":                 {"role: worker\nnetwork:\n  podSubnet: 10.244.0.0\n  cni: calico\n", "config.yaml:3: network.podSubnet: \"10.244.0.0\" is not a subnet like 10.244.0.0/16\nconfig.yaml:4: network.cni: \"calico\" is not known: bridge, or nothing and the add-on's manifests under addons"},
+		"subnets":                 {"role: worker\nnetwork:\n  podSubnet: 10.244.0.0\n  cni: calico\n", "config.yaml:3: network.podSubnet: \"10.244.0.0\" is not a subnet like 10.244.0.0/16\nconfig.yaml:4: network.cni: \"calico\" is not known: bridge, or none and the add-on's manifests under addons"},
 		"three subnets":           {"role: worker\nnetwork: {podSubnet: \"10.0.0.0/16,fd00::/64,fd01::/64\"}\n", `config.yaml:2: network.podSubnet: "10.0.0.0/16,fd00::/64,fd01::/64" has more than two subnets`},
 		"relative add-on":         {"role: worker\naddons:\n- /a.yaml\n- b.yaml\n", `config.yaml:4: addons[1]: "b.yaml" is not an absolute path`},
 		"log":                     {"role: worker\nlog:\n  level: loud\n  format: xml\n", "config.yaml:3: log.level: \"loud\" is none of debug, info, warn, error\nconfig.yaml:4: log.format: \"xml\" is none of auto, text, json"},

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -21,22 +21,61 @@ const (
 	retryEvery   = 500 * time.Millisecond
 )
 
-// ApplyManifests makes the objects so by server-side apply as the field manager "nodeagent",
-// taking fields over from other managers. Namespaces and CustomResourceDefinitions go first,
-// the rest in the given order. A kind that the API does not serve yet (its CRD was made a
-// moment ago), a namespace that is not there yet and an API that is not available are waited
-// for, within ctx and at most five minutes; the error then is the last one met. An object that
-// the API refuses ends it at once. Applying the same objects again changes nothing.
+// ApplyManifests makes the objects so by server-side apply as the field manager "nodeagent".
+// Namespaces and CustomResourceDefinitions go first, the rest in the given order. A kind that
+// the API does not serve yet (its CRD was made a moment ago), a namespace that is not there
+// yet, a webhook or an API that does not answer are waited for, within ctx and at most five
+// minutes; meanwhile the objects behind are applied, since one of them may be what is waited
+// for. The error then is the last one met. An object that the API refuses ends it at once; so
+// does a field that another manager has set to something else, with a *ConflictError. Applying
+// the same objects again changes nothing.
 func (c *Client) ApplyManifests(ctx context.Context, objects []Object) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
 	kinds := resources{client: c}
-	for _, o := range inOrder(objects) {
-		if err := c.applyPatiently(ctx, &kinds, o); err != nil {
-			return fmt.Errorf("apply %s: %w", o, err)
+	var last error // the first object's that has to be tried again
+	for left := inOrder(objects); ; {
+		waiting, err := c.applyRound(ctx, &kinds, left)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && last != nil:
+			return fmt.Errorf("%w (gave up: %w)", last, context.Cause(ctx))
+		case waiting == nil:
+			return err
+		}
+		left, last = waiting, err
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (gave up: %w)", last, context.Cause(ctx))
+		case <-tick.C:
 		}
 	}
-	return nil
+}
+
+// applyRound applies what can be and returns what has to be tried again, with the first
+// reason; or, of an object that the API refuses, its error alone.
+func (c *Client) applyRound(ctx context.Context, kinds *resources, objects []Object) (waiting []Object, first error) {
+	for i, o := range objects {
+		err := c.apply(ctx, kinds, o)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("apply %s: %w", o, err)
+		if !passing(err) {
+			return nil, err
+		}
+		waiting = append(waiting, o)
+		if first == nil {
+			first = err
+		}
+		if !answered(err) { // nor would it the others
+			return append(waiting, objects[i+1:]...), first
+		}
+	}
+	return waiting, first
 }
 
 // inOrder is the objects with those first that others cannot be made without.
@@ -55,46 +94,48 @@ func inOrder(objects []Object) []Object {
 	return out
 }
 
-func (c *Client) applyPatiently(ctx context.Context, kinds *resources, o Object) error {
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
-	var last error
-	for {
-		err := c.apply(ctx, kinds, o)
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil && last != nil:
-			return fmt.Errorf("%w (gave up: %w)", last, context.Cause(ctx))
-		case !passing(err):
-			return err
-		}
-		last = err
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (gave up: %w)", last, context.Cause(ctx))
-		case <-tick.C:
-		}
-	}
-}
-
 func (c *Client) apply(ctx context.Context, kinds *resources, o Object) error {
 	path, err := kinds.path(ctx, o)
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, request{
-		method:      http.MethodPatch,
-		path:        path,
-		query:       url.Values{"fieldManager": {fieldManager}, "force": {"true"}, "fieldValidation": {"Strict"}},
+	_, err = c.patch(ctx, path, o, false)
+	return err
+}
+
+// patch sends the object's document to its path and returns what the API made of it, or, dry,
+// would make of it.
+func (c *Client) patch(ctx context.Context, path string, o Object, dry bool) ([]byte, error) {
+	query := url.Values{"fieldManager": {fieldManager}, "fieldValidation": {"Strict"}}
+	if dry {
+		query.Set("dryRun", "All")
+	}
+	body, err := c.do(ctx, request{
+		method: http.MethodPatch, path: path, query: query,
 		contentType: "application/apply-patch+yaml", // JSON is YAML
 		body:        o.JSON,
 	})
-	return err
+	var status *StatusError
+	if errors.As(err, &status) {
+		if c := conflict(status.Code, body); c != nil {
+			return nil, c
+		}
+	}
+	return body, err
+}
+
+// answered says whether the error is the API's, which so is there.
+func answered(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) || errors.Is(err, errNotServed)
 }
 
 // errNotServed is a kind that the API does not serve, or not yet.
 var errNotServed = errors.New("the API does not serve this kind")
+
+// noAccount is in the message that refuses a Pod whose service account is not there yet: a new
+// namespace's default one is made by the controller manager.
+const noAccount = "error looking up service account"
 
 // badPatch begins the message of a document that does not fit its kind's schema. The API
 // answers it with a bare 500, as it does when etcd has changed its leader.
@@ -107,115 +148,18 @@ func passing(err error) bool {
 		if strings.HasPrefix(status.Message, badPatch) {
 			return false
 		}
+		if status.Code == http.StatusForbidden {
+			return strings.Contains(status.Message, noAccount)
+		}
 		return status.Code == http.StatusNotFound || status.Code == http.StatusTooManyRequests || status.Code >= 500
 	}
-	for _, e := range []error{errNotServed, syscall.ECONNREFUSED, syscall.ECONNRESET, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// Difference is an object that is not as its document says.
-type Difference struct {
-	Object Object
-	Have   string // "absent", "applied from another document" or "not applied by nodeagent"
-}
-
-// Diff tells which of the objects are absent or were last applied from another document. It
-// goes by the annotation AppliedHash and changes nothing.
-func (c *Client) Diff(ctx context.Context, objects []Object) ([]Difference, error) {
-	kinds := resources{client: c}
-	var out []Difference
-	for _, o := range objects {
-		have, err := c.appliedHash(ctx, &kinds, o)
-		switch {
-		case errors.Is(err, errNotServed) || IsNotFound(err):
-			out = append(out, Difference{o, "absent"})
-		case err != nil:
-			return nil, fmt.Errorf("look for %s: %w", o, err)
-		case have == "":
-			out = append(out, Difference{o, "not applied by nodeagent"})
-		case have != o.Hash:
-			out = append(out, Difference{o, "applied from another document"})
-		}
-	}
-	return out, nil
-}
-
-func (c *Client) appliedHash(ctx context.Context, kinds *resources, o Object) (string, error) {
-	path, err := kinds.path(ctx, o)
-	if err != nil {
-		return "", err
-	}
-	var got struct {
-		Metadata struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
-	}
-	// The metadata alone: a ConfigMap may be large, and a Secret is nobody's business.
-	err = c.get(ctx, request{path: path, accept: "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}, &got)
-	return got.Metadata.Annotations[AppliedHash], err
-}
-
-// resources finds an object's path by the API's discovery, one request for each apiVersion and
-// one more whenever a kind is not in what was read before.
-type resources struct {
-	client *Client
-	known  map[string]map[string]resource // by apiVersion and kind
-}
-
-type resource struct {
-	Name       string `json:"name"` // plural, as in the path
-	Kind       string `json:"kind"`
-	Namespaced bool   `json:"namespaced"`
-}
-
-func (r *resources) path(ctx context.Context, o Object) (string, error) {
-	root := "/apis/" + o.APIVersion
-	if !strings.Contains(o.APIVersion, "/") {
-		root = "/api/" + o.APIVersion
-	}
-	found, ok := r.known[o.APIVersion][o.Kind]
-	if !ok {
-		kinds, err := r.discover(ctx, root)
-		if IsNotFound(err) {
-			return "", fmt.Errorf("%w: %s of %s", errNotServed, o.Kind, o.APIVersion)
-		}
-		if err != nil {
-			return "", err
-		}
-		if r.known == nil {
-			r.known = map[string]map[string]resource{}
-		}
-		r.known[o.APIVersion] = kinds
-		if found, ok = kinds[o.Kind]; !ok {
-			return "", fmt.Errorf("%w: %s of %s", errNotServed, o.Kind, o.APIVersion)
-		}
-	}
-	path := "/" + url.PathEscape(found.Name) + "/" + url.PathEscape(o.Name)
+	var untrusted *tls.CertificateVerificationError
+	var transport *url.Error
 	switch {
-	case !found.Namespaced:
-		return root + path, nil
-	case o.Namespace == "":
-		return root + "/namespaces/default" + path, nil
+	case errors.As(err, &untrusted):
+		return false
+	case errors.As(err, &transport):
+		return true // refused, reset, sent away: the server starts, or ends
 	}
-	return root + "/namespaces/" + url.PathEscape(o.Namespace) + path, nil
-}
-
-func (r *resources) discover(ctx context.Context, root string) (map[string]resource, error) {
-	var list struct {
-		Resources []resource `json:"resources"`
-	}
-	if err := r.client.get(ctx, request{path: root}, &list); err != nil {
-		return nil, err
-	}
-	kinds := map[string]resource{}
-	for _, one := range list.Resources {
-		if !strings.Contains(one.Name, "/") { // "pods/status" is a part of a resource
-			kinds[one.Kind] = one
-		}
-	}
-	return kinds, nil
+	return errors.Is(err, errNotServed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }

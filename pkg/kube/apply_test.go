@@ -2,6 +2,8 @@ package kube_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -75,7 +77,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("before (-want +got):\n%s", diff)
 	}
 	for _, call := range a.said() {
-		if !strings.HasPrefix(call, "GET ") {
+		if !strings.HasPrefix(call, "GET ") && !strings.Contains(call, "dryRun=All") {
 			t.Errorf("Diff sent %s", call)
 		}
 	}
@@ -83,7 +85,7 @@ func TestApply(t *testing.T) {
 	if err := c.ApplyManifests(within(t), objects); err != nil {
 		t.Fatal(err)
 	}
-	const how = "?fieldManager=nodeagent&fieldValidation=Strict&force=true application/apply-patch+yaml as kubernetes-admin"
+	const how = "?fieldManager=nodeagent&fieldValidation=Strict application/apply-patch+yaml as kubernetes-admin"
 	const as = " as kubernetes-admin"
 	wantCalls := []string{
 		"GET /api/v1" + as, "PATCH /api/v1/namespaces/addon" + how,
@@ -109,6 +111,118 @@ func TestApply(t *testing.T) {
 	delete(a.objects["/api/v1/namespaces/addon"]["metadata"].(map[string]any)["annotations"].(map[string]any), kube.AppliedHash)
 	if diff := cmp.Diff([]string{"Namespace addon: not applied by nodeagent"}, differences(t, c, objects)); diff != "" {
 		t.Errorf("somebody else's (-want +got):\n%s", diff)
+	}
+}
+
+// What somebody has changed is told by its fields, never by their values.
+func TestDiffTellsFields(t *testing.T) {
+	const path = "/api/v1/namespaces/default/configmaps/settings"
+	const manifest = `{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, labels: {a: x}}, data: {a: x, b: x, c: x}, list: [{a: x}, {b: 9007199254740993}]}`
+	a := newAPI()
+	c := connect(t, serve(t, a), admin)
+	change := func(part string, value any) func(map[string]any) {
+		return func(o map[string]any) { o[part] = value }
+	}
+	for name, tt := range map[string]struct {
+		change func(map[string]any)
+		want   string
+	}{
+		"nothing":        {func(map[string]any) {}, ""},
+		"status":         {change("status", "secret"), ""},
+		"a value":        {change("data", map[string]any{"a": "x", "b": "secret", "c": "x"}), ".data.b"},
+		"one removed":    {change("data", map[string]any{"a": "x", "c": "x"}), ".data.b"},
+		"all removed":    {func(o map[string]any) { delete(o, "data") }, ".data"},
+		"in a list":      {change("list", []any{map[string]any{"a": "x"}, map[string]any{"b": json.Number("9007199254740992")}}), ".list[1].b"},
+		"a longer list":  {change("list", []any{}), ".list"},
+		"another type":   {change("data", "secret"), ".data"},
+		"more than many": {func(o map[string]any) { o["data"], o["list"] = map[string]any{}, nil }, ".data.a, .data.b, .data.c and 1 more"},
+		"bookkeeping": {func(o map[string]any) {
+			m := o["metadata"].(map[string]any)
+			m["generation"], m["resourceVersion"], m["managedFields"] = 7, "8", []any{}
+		}, ""},
+		"a label": {func(o map[string]any) { o["metadata"].(map[string]any)["labels"] = map[string]any{"a": "y"} }, ".metadata.labels.a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := parse(t, manifest)
+			if err := c.ApplyManifests(within(t), objects); err != nil {
+				t.Fatal(err)
+			}
+			tt.change(a.objects[path])
+			var want []string
+			if tt.want != "" {
+				want = []string{"ConfigMap settings: changed: " + tt.want}
+			}
+			if diff := cmp.Diff(want, differences(t, c, objects)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+const conflictAnswer = `{"kind": "Status", "code": 409, "reason": "Conflict", "message": "Apply failed with 2 conflicts", "details": {"causes": [
+	{"reason": "FieldManagerConflict", "message": "conflict with \"kubectl-edit\" using v1", "field": ".data.a"},
+	{"reason": "FieldManagerConflict", "message": "conflict with \"kubectl\" with subresource \"scale\" using v1", "field": ".spec.replicas"}]}}`
+
+// A field that somebody else has set is not taken from him.
+func TestConflict(t *testing.T) {
+	const path = "/api/v1/namespaces/addon"
+	a := newAPI()
+	c := connect(t, serve(t, a), admin)
+	objects := parse(t, "{apiVersion: v1, kind: Namespace, metadata: {name: addon}}")
+	if err := c.ApplyManifests(within(t), objects); err != nil {
+		t.Fatal(err)
+	}
+	a.answers[path] = conflictAnswer
+	want := []string{"Namespace addon: changed: .data.a is set by kubectl-edit, .spec.replicas is set by kubectl"}
+	if diff := cmp.Diff(want, differences(t, c, objects)); diff != "" {
+		t.Error(diff)
+	}
+	err := c.ApplyManifests(within(t), objects)
+	var conflict *kube.ConflictError
+	if !errors.As(err, &conflict) || len(conflict.Conflicts) != 2 || conflict.Conflicts[0] != (kube.Conflict{Manager: "kubectl-edit", Field: ".data.a"}) {
+		t.Errorf("%v", err)
+	}
+	if want := "apply Namespace addon: .data.a is set by kubectl-edit, .spec.replicas is set by kubectl; leave it out"; !strings.HasPrefix(text(err), want) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A webhook that may have side effects refuses dry runs: then the annotation has to do.
+func TestDiffWithoutDryRun(t *testing.T) {
+	a := newAPI()
+	c := connect(t, serve(t, a), admin)
+	objects := parse(t, "{apiVersion: v1, kind: Namespace, metadata: {name: addon}}")
+	if err := c.ApplyManifests(within(t), objects); err != nil {
+		t.Fatal(err)
+	}
+	for code, message := range map[int]string{400: `admission webhook "x" does not support dry run`, 422: "is invalid"} {
+		a.answers["/api/v1/namespaces/addon"] = fmt.Sprintf(`{"kind": "Status", "code": %d, "message": %q}`, code, message)
+		a.answerCode = code
+		diff, err := c.Diff(t.Context(), objects)
+		if wants := code != 400; (err != nil) != wants || len(diff) > 0 {
+			t.Errorf("%s: %v, %v", message, diff, err)
+		}
+	}
+}
+
+// An object that has to wait does not keep those behind it, which may be what it waits for.
+func TestApplyGoesOnBehindWhatWaits(t *testing.T) {
+	a := newAPI()
+	c := connect(t, serve(t, a), admin)
+	done := make(chan error, 1)
+	go func() {
+		done <- c.ApplyManifests(within(t), parse(t, "{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}"))
+	}()
+	waitFor(t, func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.objects["/api/v1/namespaces/default/configmaps/settings"] != nil
+	})
+	a.mu.Lock()
+	a.serve("/apis/example.com/v1", `{"name":"widgets","kind":"Widget","namespaced":true}`)
+	a.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -225,5 +339,44 @@ func TestDiffCannotTell(t *testing.T) {
 		if text(err) != "look for Namespace addon: refused by the test" {
 			t.Errorf("%s: %v, %v", path, diff, err)
 		}
+	}
+}
+
+// flaky does something else than the API at its first apply.
+type flaky struct {
+	*api
+	done  atomic.Bool
+	first func(http.ResponseWriter)
+}
+
+func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPatch && !f.done.Swap(true) {
+		f.first(w)
+		return
+	}
+	f.api.ServeHTTP(w, r)
+}
+
+// A connection that breaks and a service account that the controller manager is yet to make are
+// waited for, and no object is forgotten.
+func TestApplyAfterAFlaw(t *testing.T) {
+	for name, first := range map[string]func(http.ResponseWriter){
+		"connection": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"no account": func(w http.ResponseWriter) {
+			status(w, http.StatusForbidden, `pods "early" is forbidden: error looking up service account labnet/default: serviceaccount "default" not found`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &flaky{api: newAPI(), first: first}
+			objects := parse(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: one}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: two}}")
+			h := serve(t, f)
+			if err := connect(t, h, admin).ApplyManifests(within(t), objects); err != nil {
+				t.Fatal(err)
+			}
+			if len(f.objects) != 2 {
+				t.Errorf("objects: %v", f.objects)
+			}
+		})
 	}
 }

@@ -13,9 +13,8 @@ import (
 )
 
 // AppliedHash is the annotation that every applied object carries: the sha256 of its document,
-// as canonical JSON without this annotation. It is how a later run tells, without comparing
-// whole objects with the defaults that the API filled in, that the same document was applied.
-// It does not show what others have changed in the object since.
+// as canonical JSON without this annotation. By it a later run tells a document that was edited
+// from an object that somebody has changed in the API.
 const AppliedHash = "nodeagent.dev/applied-hash"
 
 // Object is one document of a manifest.
@@ -36,6 +35,15 @@ func (o Object) String() string {
 		return o.Kind + " " + o.Name
 	}
 	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// ID is equal for two documents of one object, whatever version of its kind they are in.
+func (o Object) ID() string {
+	namespace := o.Namespace
+	if namespace == "" {
+		namespace = "default" // for an object that is in none this does not matter
+	}
+	return o.groupKind() + " " + namespace + "/" + o.Name
 }
 
 // ParseManifest splits a manifest into its objects, in their order: YAML documents, JSON, and

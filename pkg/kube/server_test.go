@@ -73,17 +73,23 @@ func connect(t *testing.T, h *host.Host, kubeconfig string) *kube.Client {
 // api is as much of an API server as the requests of this package meet: discovery, reading
 // metadata, server-side apply. It remembers what it was asked.
 type api struct {
-	mu      sync.Mutex
-	calls   []string                     // "PATCH /path?query Content-Type as user"
-	objects map[string]map[string]any    // by path
-	refuse  map[string][]int             // by path: status codes to answer first
-	served  map[string][]json.RawMessage // resources by root
+	mu         sync.Mutex
+	calls      []string                     // "PATCH /path?query Content-Type as user"
+	objects    map[string]map[string]any    // by path
+	refuse     map[string][]int             // by path: status codes to answer first
+	answers    map[string]string            // by path: what is answered to an apply, dry or not
+	answerCode int                          // with which that is
+	lists      map[string]string            // items by path and query
+	served     map[string][]json.RawMessage // resources by root
 }
 
 func newAPI() *api {
-	a := &api{objects: map[string]map[string]any{}, refuse: map[string][]int{}, served: map[string][]json.RawMessage{}}
+	a := &api{objects: map[string]map[string]any{}, refuse: map[string][]int{}, lists: map[string]string{}, answers: map[string]string{}, answerCode: http.StatusConflict, served: map[string][]json.RawMessage{}}
 	a.serve("/api/v1", `{"name":"namespaces","kind":"Namespace","namespaced":false}`, `{"name":"configmaps","kind":"ConfigMap","namespaced":true}`,
 		`{"name":"namespaces/status","kind":"Namespace","namespaced":false}`, `{"name":"serviceaccounts/token","kind":"TokenRequest","namespaced":true}`)
+	a.serve("/apis/apps/v1", `{"name":"deployments","kind":"Deployment","namespaced":true}`, `{"name":"daemonsets","kind":"DaemonSet","namespaced":true}`,
+		`{"name":"statefulsets","kind":"StatefulSet","namespaced":true}`)
+	a.serve("/apis/batch/v1", `{"name":"jobs","kind":"Job","namespaced":true}`)
 	a.serve("/apis/apiextensions.k8s.io/v1", `{"name":"customresourcedefinitions","kind":"CustomResourceDefinition","namespaced":false}`)
 	return a
 }
@@ -111,6 +117,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply(w, map[string]any{"kind": "APIResourceList", "resources": list})
 		return
 	}
+	if items, ok := a.lists[r.URL.RequestURI()]; ok {
+		_, _ = io.WriteString(w, `{"items": [`+items+`]}`)
+		return
+	}
 	switch r.Method {
 	case http.MethodGet:
 		object, ok := a.objects[r.URL.Path]
@@ -118,11 +128,12 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status(w, http.StatusNotFound, r.URL.Path+" not found")
 			return
 		}
-		reply(w, map[string]any{"kind": "PartialObjectMetadata", "metadata": object["metadata"]})
+		reply(w, object)
 	case http.MethodPatch:
-		body, err := io.ReadAll(r.Body)
 		var object map[string]any
-		if err != nil || json.Unmarshal(body, &object) != nil {
+		body := json.NewDecoder(r.Body)
+		body.UseNumber()
+		if err := body.Decode(&object); err != nil {
 			status(w, http.StatusBadRequest, "no JSON")
 			return
 		}
@@ -133,7 +144,14 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-		a.objects[r.URL.Path] = object
+		if answer, ok := a.answers[r.URL.Path]; ok {
+			w.WriteHeader(a.answerCode)
+			_, _ = io.WriteString(w, answer)
+			return
+		}
+		if r.URL.Query().Get("dryRun") == "" {
+			a.objects[r.URL.Path] = object
+		}
 		reply(w, object)
 	default:
 		status(w, http.StatusMethodNotAllowed, r.Method)

@@ -42,6 +42,7 @@ func TestFreshNode(t *testing.T) {
 		{"drift is mended", 5 * time.Minute, driftIsMended, false},
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
+		{"an add-on's network in place of the bridge", 20 * time.Minute, addonNetwork, false},
 		{"killed during certs", 6 * time.Minute, killedDuring("certs", wholePKI), false},
 		{"killed during kubelet-start", 6 * time.Minute, killedDuring("kubelet-start", kubeletRuns), false},
 		{"power cut during wait-control-plane", 10 * time.Minute, powerCutDuring("wait-control-plane", wholeAPI), false},
@@ -106,9 +107,14 @@ func filesDisk(ctx context.Context, t *testing.T) vm.Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	labnet, err := lab.Labnet(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return vm.Disk{Label: "files", Files: map[string]string{
-		"nodeagent.deb": debianPackage(t),
-		"images.tar":    filepath.Join(images, lab.AllImages),
+		"nodeagent.deb":   debianPackage(t),
+		"images.tar":      filepath.Join(images, lab.AllImages),
+		lab.LabnetArchive: filepath.Join(labnet, lab.LabnetArchive),
 	}}
 }
 

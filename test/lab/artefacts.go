@@ -18,6 +18,7 @@ func artefacts() []artefact {
 		repository(),
 		proxyBase(),
 		images(),
+		labnet(),
 		rootfs(),
 		vmImage(),
 	}

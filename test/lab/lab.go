@@ -4,7 +4,7 @@
 // Everything lies in a cache outside the checkout, in directories named by a hash of what they
 // were made from. A function returns the directory of one artefact and builds it first if it
 // is absent; it never returns one that is incomplete. It needs root only for what Debian's
-// tools need root for (Rootfs, VMImage, Images, Repository).
+// tools need root for (Rootfs, VMImage, Images, Labnet, Repository).
 package lab
 
 import (
@@ -41,6 +41,9 @@ func Containerd17(ctx context.Context) (string, error) { return Build(ctx, "cont
 // kube-scheduler, etcd, pause), addons.tar (kube-proxy, coredns) and all.tar: docker archives
 // of the images that `kubeadm config images list` names.
 func Images(ctx context.Context) (string, error) { return Build(ctx, "images") }
+
+// Labnet is the directory of labnet.tar, a docker archive of a network add-on's image.
+func Labnet(ctx context.Context) (string, error) { return Build(ctx, "labnet") }
 
 // Repository is a directory with two signed flat apt repositories, to be used as
 // "file:DIR/kubernetes /" or served by any file server. kubernetes has kubeadm, kubelet and
