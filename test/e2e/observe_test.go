@@ -152,4 +152,33 @@ func metricsAreGood(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Errorf("the newest snapshot was taken at %v", taken)
 	}
 	v.MustRun(ctx, t, "curl -fsS http://127.0.0.1:10980/ | grep >/dev/null node1")
+	for _, metric := range []string{"nodeagent_node_ready", "nodeagent_node_status_known"} {
+		if got := one(metric, map[string]string{}); got != 1 {
+			t.Errorf("%s is %v", metric, got)
+		}
+	}
+	if !strings.Contains(exposition, `nodeagent_node_info{`) || !strings.Contains(exposition, `"v1.36.3"`) {
+		t.Error("nodeagent_node_info does not tell the kubelet's version")
+	}
+	if took := one("nodeagent_step_apply_duration_seconds", map[string]string{"step": "kubeadm/addon"}); took <= 0 {
+		t.Errorf("kubeadm/addon took %v s", took)
+	}
+	statusIsGood(ctx, t, v)
+}
+
+// maxResident is what the agent may have had in memory at most, from its start to here, in kB:
+// the process that has bootstrapped the node.
+const maxResident = 64 << 10
+
+func statusIsGood(ctx context.Context, t *testing.T, v *vm.VM) {
+	v.MustRun(ctx, t, `nodeagent status -o json >/tmp/status.json
+		jq -e '.node.known and .node.ready and .node.kubeletVersion == "v1.36.3"' /tmp/status.json >/dev/null
+		jq -e '[.units[] | select(.activeState == "active" and .unitFileState == "enabled") | .unit] | contains(["containerd.service", "kubelet.service"])' /tmp/status.json >/dev/null
+		jq -e '[.staticPods[] | select(.state == "running" and .manifest)] | length == 4' /tmp/status.json >/dev/null
+		jq -e '.problems == []' /tmp/status.json >/dev/null || { jq .problems /tmp/status.json; exit 1; }`)
+	resident, err := strconv.Atoi(strings.TrimSpace(v.MustRun(ctx, t, `awk '/^VmHWM/ { print $2 }' "/proc/$(systemctl show -P MainPID nodeagent)/status"`)))
+	if err != nil || resident > maxResident {
+		t.Errorf("the agent has had %d kB in memory, %v", resident, err)
+	}
+	t.Logf("the agent has had up to %d kB in memory", resident)
 }
