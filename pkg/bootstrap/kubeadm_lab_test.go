@@ -216,7 +216,7 @@ func (l *lab) init(kubeadm KubeadmConfig) Init {
 func allPhases(i Init) []step.Step {
 	return []step.Step{
 		KubeadmConfigFile(i), KubeadmPreflight(i), Certificates(i), Kubeconfigs(i), LocalEtcd(i), ControlPlaneManifests(i), KubeletStart(i),
-		WaitControlPlane(i), UploadConfig(i), MarkControlPlane(i), BootstrapToken(i), KubeletFinalize(i), AddOn(i),
+		WaitControlPlane(i), UploadConfig(i), MarkControlPlane(i), JoinToken(i), KubeletFinalize(i), AddOn(i),
 	}
 }
 

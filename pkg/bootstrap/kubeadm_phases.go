@@ -132,10 +132,10 @@ func MarkControlPlane(i Init) step.Step {
 	}})
 }
 
-// BootstrapToken makes the step "kubeadm/bootstrap-token": what a host that joins has to read
+// JoinToken makes the step "kubeadm/bootstrap-token": what a host that joins has to read
 // and may do. The token that goes with it is named in the configuration, so that a second run
 // makes no second one.
-func BootstrapToken(i Init) step.Step {
+func JoinToken(i Init) step.Step {
 	return i.step(phase{name: "bootstrap-token", missing: func(ctx context.Context) ([]string, error) {
 		return i.missingObjects(ctx, map[string]string{
 			"bootstrap-token": "/api/v1/namespaces/kube-public/configmaps/cluster-info",

@@ -117,7 +117,7 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		WaitControlPlane(init),
 		UploadConfig(init),
 		MarkControlPlane(init),
-		BootstrapToken(init),
+		JoinToken(init),
 		KubeletFinalize(init),
 		AddOn(init),
 		AdminKubeconfigs(d.Host, c.Node.AdminKubeconfigFor),

@@ -154,7 +154,7 @@ func TestPhases(t *testing.T) {
 	// As a kubelet registers it; kubeadm waits for that, and its end is silent when it does not come.
 	reference.Kubectl(t, "label", "node", controlplane.NodeName, "kubernetes.io/hostname="+controlplane.NodeName)
 	later := []step.Step{
-		bootstrap.WaitControlPlane(i), bootstrap.UploadConfig(i), bootstrap.MarkControlPlane(i), bootstrap.BootstrapToken(i), bootstrap.AddOn(i),
+		bootstrap.WaitControlPlane(i), bootstrap.UploadConfig(i), bootstrap.MarkControlPlane(i), bootstrap.JoinToken(i), bootstrap.AddOn(i),
 	}
 	for n, r := range apply(t, later...) {
 		if n > 0 && r.Outcome != step.Applied {
