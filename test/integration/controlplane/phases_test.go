@@ -59,7 +59,7 @@ func (c *children) RunTransient(ctx context.Context, t systemd.Transient) (syste
 func phases(t *testing.T, units *children, building bool) (bootstrap.Init, *host.Host) {
 	t.Helper()
 	h := host.New("/")
-	config := bootstrap.KubeadmConfig{}
+	config := bootstrap.KubeadmConfig{Hardening: bootstrap.DefaultHardening()}
 	var err error
 	if config.ClusterConfiguration, err = bootstrap.NewPassthrough("encryptionAlgorithm: ECDSA-P256\ncertificatesDir: /etc/kubernetes/pki\n"); err != nil {
 		t.Fatal(err)
