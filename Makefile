@@ -81,6 +81,12 @@ demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
 bench: ## measure against etcdctl, kubeadm and a shell script in one run
 	go test -run '^$$' -bench . -benchtime 3x ./test/bench/...
 
+.PHONY: bench-vm
+bench-vm: tools ## measure a whole bootstrap against two shell scripts, in VMs (root, an hour)
+	go run ./test/lab/cmd/lab build all
+	$(MAKE) package
+	go test -tags e2e -run '^$$' -bench Bootstrap -benchtime 1x -count 3 -timeout 180m ./test/e2e
+
 .PHONY: check
 check: ## what CI runs
 	$(MAKE) lint

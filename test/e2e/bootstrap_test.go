@@ -23,15 +23,17 @@ func isFresh(ctx context.Context, t *testing.T, v *vm.VM) {
 		[ -z "$(find /opt /etc/cni /etc/kubernetes /etc/nodeagent /var/lib/nodeagent -type f 2>/dev/null)" ]`)
 }
 
+const dockersRepository = `
+	cp /mnt/repository/debian/Release.key /etc/apt/keyrings/docker.asc
+	echo 'deb [signed-by=/etc/apt/keyrings/docker.asc] file:/mnt/repository/debian /' >/etc/apt/sources.list.d/docker.list`
+
 // install is all that the operator does: a configuration, and apt. Docker's repository is
 // there already, as on the hosts of those who take containerd.io from it.
 func install(ctx context.Context, t *testing.T, v *vm.VM) {
 	if err := v.WriteFile(ctx, configPath, configuration, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	v.MustRun(ctx, t, `
-		cp /mnt/repository/debian/Release.key /etc/apt/keyrings/docker.asc
-		echo 'deb [signed-by=/etc/apt/keyrings/docker.asc] file:/mnt/repository/debian /' >/etc/apt/sources.list.d/docker.list`)
+	v.MustRun(ctx, t, dockersRepository)
 	pauseKubeadm(ctx, t, v)
 	v.MustRun(ctx, t, "apt-get install -y /mnt/files/nodeagent.deb </dev/null")
 	// apt came back while the work was going on.

@@ -96,12 +96,13 @@ func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(t.Context(), deadline.Add(-2*time.Minute))
 }
 
-func boot(ctx context.Context, t *testing.T) *vm.VM {
+func boot(ctx context.Context, t testing.TB) *vm.VM {
+	t.Helper()
 	return vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{filesDisk(ctx, t), repositoryDisk(ctx, t)}})
 }
 
 // filesDisk is what the operator copies to the host.
-func filesDisk(ctx context.Context, t *testing.T) vm.Disk {
+func filesDisk(ctx context.Context, t testing.TB) vm.Disk {
 	t.Helper()
 	images, err := lab.Images(ctx)
 	if err != nil {
@@ -119,7 +120,7 @@ func filesDisk(ctx context.Context, t *testing.T) vm.Disk {
 }
 
 // repositoryDisk has the repositories that the host reaches: the community's and Docker's.
-func repositoryDisk(ctx context.Context, t *testing.T) vm.Disk {
+func repositoryDisk(ctx context.Context, t testing.TB) vm.Disk {
 	t.Helper()
 	repository, err := lab.Repository(ctx)
 	if err != nil {
@@ -132,7 +133,8 @@ func repositoryDisk(ctx context.Context, t *testing.T) vm.Disk {
 }
 
 // debianPackage is the package under test: $NODEAGENT_DEB, or the newest that was made here.
-func debianPackage(t *testing.T) string {
+func debianPackage(t testing.TB) string {
+	t.Helper()
 	if deb := os.Getenv("NODEAGENT_DEB"); deb != "" {
 		return deb
 	}
