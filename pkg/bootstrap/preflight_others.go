@@ -92,7 +92,7 @@ var initFiles = []string{
 }
 
 // artifacts are kubeadm's own, by the names that it gives these checks. They are findings: what
-// to do with a control plane that is half done is for kubeadm/init to say.
+// to do with a control plane that is half done is for the steps kubeadm/* to say.
 func (p preflight) artifacts() ([]step.Change, error) {
 	var changes []step.Change
 	for _, path := range append(slices.Clone(initFiles), "/etc/kubernetes/bootstrap-kubelet.conf") {
