@@ -15,7 +15,7 @@ import (
 )
 
 func TestVM(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	note := filepath.Join(t.TempDir(), "note")
 	if err := os.WriteFile(note, []byte("from the host\n"), 0o600); err != nil {
@@ -154,7 +154,7 @@ func TestVM(t *testing.T) {
 // TestCloudInit: with a disk of data cloud-init does what it is told, once, and leaves the
 // image's network and package sources alone.
 func TestCloudInit(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	began := time.Now()
 	v := vm.Boot(ctx, t, vm.Options{UserData: []byte(`#cloud-config
