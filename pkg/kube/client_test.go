@@ -39,7 +39,7 @@ func TestReady(t *testing.T) {
 		"two checks":    {500, "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac/bootstrap-roles failed: not finished\nreadyz check failed\n", "the API server is not ready: etcd, poststarthook/rbac/bootstrap-roles"},
 		"seven checks":  {500, strings.Repeat("[-]x failed: reason withheld\n", 7), "the API server is not ready: x, x, x, x, x and 2 more"},
 		"a proxy":       {502, "<html>Bad Gateway</html>", "ask whether the API server is ready: 502 Bad Gateway"},
-		"not permitted": {403, `{"kind":"Status","message":"forbidden: User \"x\" cannot get path \"/readyz\"","reason":"Forbidden"}`, `ask whether the API server is ready: forbidden: User "x" cannot get path "/readyz"`},
+		"not permitted": {403, `{"kind":"Status","message":"forbidden: User \"x\" cannot get path \"/readyz\"","reason":"Forbidden"}`, `the API server answers, and has no role yet that lets this user ask: forbidden: User "x" cannot get path "/readyz"`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,10 @@ func (c *Client) Ready(ctx context.Context) error {
 			return fmt.Errorf("the API server is not ready: %s", failing)
 		}
 	}
+	if IsForbidden(err) {
+		// So it is with each new cluster, until the server has made its first roles.
+		return fmt.Errorf("the API server answers, and has no role yet that lets this user ask: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("ask whether the API server is ready: %w", err)
 	}
