@@ -54,6 +54,13 @@ func (d *diagnosis) changes(ctx context.Context) []step.Change {
 	return d.found
 }
 
+// forget is for the end of a wait: the next one looks anew.
+func (d *diagnosis) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked, d.found = 0, nil
+}
+
 func (d *diagnosis) look(ctx context.Context) []step.Change {
 	var found []step.Change
 	if said := d.kubelet(ctx); said != "" {
@@ -72,6 +79,8 @@ var kubeletError = regexp.MustCompile(`^[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w.-
 
 // kubelet is its last error in the journal of this boot; "" when there is none.
 func (d *diagnosis) kubelet(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
 	out, err := d.host.Run(ctx, journalctlBin, "--unit", kubeletUnit, "--boot", "--lines", journalLines, "--output", "cat", "--no-pager", "--quiet")
 	if err != nil {
 		return ""

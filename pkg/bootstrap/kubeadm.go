@@ -150,6 +150,7 @@ func WaitControlPlane(i Init) step.Step {
 		}
 		err = i.ready(ctx)
 		if err == nil {
+			why.forget()
 			return nil, nil
 		}
 		return append([]step.Change{{Subject: "control plane", Have: err.Error(), Want: "ready"}}, why.changes(ctx)...), nil

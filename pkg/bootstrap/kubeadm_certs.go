@@ -92,6 +92,11 @@ func (i Init) makeCerts(ctx context.Context, p phase) error {
 	if err != nil {
 		return err
 	}
+	if whole { // a power cut may have taken what was not on the disk yet
+		if gone, err := i.pki(stagedPKI).missing(); err != nil || len(gone) > 0 {
+			whole = false
+		}
+	}
 	missing := []string{""}
 	if !whole {
 		if missing, err = i.pki(i.pkiDir()).missing(); err != nil {
@@ -131,13 +136,40 @@ func (i Init) stageCerts(ctx context.Context, p phase) error {
 	if err == nil && len(missing) > 0 {
 		err = errors.New("kubeadm has not made " + strings.Join(missing, ", "))
 	}
+	if err == nil {
+		err = i.syncStage() // kubeadm does not
+	}
 	if err != nil {
 		return fmt.Errorf("make certificates: %w", err)
 	}
 	return i.Host.WriteFile(stagedWhole, []byte("made by nodeagent with kubeadm, to be put in place\n"), 0o600)
 }
 
+// syncStage brings what is staged to the disk.
+func (i Init) syncStage() error {
+	paths := []string{filepath.Join(stagedPKI, "etcd"), stagedPKI}
+	for _, name := range pkiFiles(i.externalEtcd()) {
+		paths = append(paths, filepath.Join(stagedPKI, name))
+	}
+	for _, path := range paths {
+		f, err := i.Host.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the key of a CA that signs elsewhere
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (i Init) prepareStage() error {
+	if err := i.Host.Remove(stagedWhole); err != nil {
+		return err
+	}
 	if err := i.Host.RemoveAll(stagedPKI); err != nil {
 		return err
 	}

@@ -9,12 +9,16 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/step"
 )
 
 // ConfigStep is the step after which kubeadm's phases have their configuration.
 const ConfigStep = "kubeadm/config"
+
+// validateTimeout is for a kubeadm that only reads: a disk that hangs must not hold a bootstrap up.
+const validateTimeout = time.Minute
 
 // kubeadmDraft is a configuration that kubeadm has yet to agree with.
 const kubeadmDraft = kubeadmDir + "/draft.yaml"
@@ -94,6 +98,8 @@ func (i Init) applyConfig(ctx context.Context) error {
 	if err := i.Host.WriteFile(kubeadmDraft, data, 0o600); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
 	if _, err := i.Host.Run(ctx, kubeadm, "config", "validate", "--config", kubeadmDraft); err != nil {
 		return errors.Join(fmt.Errorf("validate kubeadm configuration: %w", err), i.Host.Remove(kubeadmDraft))
 	}
@@ -105,7 +111,9 @@ func (i Init) applyConfig(ctx context.Context) error {
 
 // render is the configuration that the kubeadm of this host is to be given.
 func (i Init) render(ctx context.Context, kubeadm, token string) ([]byte, error) {
-	out, err := i.Host.Run(ctx, kubeadm, "version", "-o", "short")
+	asking, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
+	out, err := i.Host.Run(asking, kubeadm, "version", "-o", "short")
 	if err != nil {
 		return nil, fmt.Errorf("ask kubeadm's version: %w", err)
 	}

@@ -24,7 +24,7 @@ func TestPhaseBroken(t *testing.T) {
 		"no sa.key":                 {"/etc/kubernetes/pki/sa.key", "", []string{"sa.pub: its key is missing"}},
 		"a CA cut short":            {"/etc/kubernetes/pki/ca.crt", "-----BEGIN CERT", []string{"ca.crt: ", "put it back from a backup"}},
 		"no CA":                     {"/etc/kubernetes/pki/etcd/ca.crt", "", []string{"etcd/ca.key: its certificate is missing", "put it back from a backup"}},
-		"an empty kubeconfig":       {"/etc/kubernetes/admin.conf", " ", []string{"check kubeconfig /etc/kubernetes/admin.conf: it is empty", "`rm /etc/kubernetes/admin.conf`"}},
+		"an empty kubeconfig":       {"/etc/kubernetes/admin.conf", " ", []string{"check /etc/kubernetes/admin.conf: it is empty", "`rm /etc/kubernetes/admin.conf`"}},
 		"a kubeconfig cut short":    {"/etc/kubernetes/kubelet.conf", "clusters: [{cluster: {server: s}}]\nusers: [{user: {client-certificate-data: eA==", []string{"kubelet.conf: it is no YAML"}},
 		"a kubeconfig without keys": {"/etc/kubernetes/kubelet.conf", "clusters: [{cluster: {server: s}}]\nusers: [{user: {}}]\n", []string{"kubelet.conf: its certificate and key"}},
 	} {
@@ -43,10 +43,65 @@ func TestPhaseBroken(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "eA==") {
 				t.Errorf("a key is quoted: %v", err)
 			}
+			l.adopted = true // a running cluster: nothing of it is to be removed
+			for _, r := range step.Plan(t.Context(), allPhases(l.init(KubeadmConfig{})), nil) {
+				for _, f := range r.Findings() {
+					if strings.Contains(f.Want, "rm ") {
+						t.Errorf("%s: %v", r.Step, f)
+					}
+				}
+				if r.Outcome == step.Failed || len(r.Pending()) > 0 {
+					t.Errorf("on a finished node %s: %s %v %v", r.Step, r.Outcome, r.Changes, r.Err)
+				}
+			}
 			if len(l.ran) > 0 {
 				t.Errorf("ran %v", l.ran)
 			}
 		})
+	}
+}
+
+// A CA's file may hold the one that comes next, or the one before, as well.
+func TestCABundle(t *testing.T) {
+	l := newLab(t)
+	complete(t, l, KubeadmConfig{})
+	other := read(t, l, "/etc/kubernetes/pki/front-proxy-ca.crt")
+	p := pki{host: l.Host, dir: "/etc/kubernetes/pki"}
+	put(t, l.Host, "/etc/kubernetes/pki/etcd/ca.crt", string(other)+string(read(t, l, "/etc/kubernetes/pki/etcd/ca.crt")), 0o644)
+	if err := p.signed(pkiPair{"etcd/peer", "etcd/ca"}, read(t, l, "/etc/kubernetes/pki/etcd/peer.crt")); err != nil {
+		t.Error(err)
+	}
+	if err := p.signed(pkiPair{"etcd/peer", "front-proxy-ca"}, read(t, l, "/etc/kubernetes/pki/etcd/peer.crt")); err == nil {
+		t.Error("another CA's certificate is taken for this one's")
+	}
+}
+
+func read(t *testing.T, l *lab, path string) []byte {
+	t.Helper()
+	data, err := l.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// A power cut may leave the mark that all is staged, and staged files that are empty: kubeadm
+// does not sync what it writes.
+func TestStageLostItsBytes(t *testing.T) {
+	for _, name := range []string{"ca.key", "etcd/ca.key", "apiserver.crt", "sa.key"} {
+		l := newLab(t)
+		steps := allPhases(l.init(KubeadmConfig{}))
+		if _, err := step.Apply(t.Context(), steps[:2], nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.copyMade("etc/kubernetes/pki", stagedPKI); err != nil {
+			t.Fatal(err)
+		}
+		put(t, l.Host, stagedPKI+"/"+name, "", 0o600)
+		put(t, l.Host, stagedWhole, "made\n", 0o600)
+		if _, err := step.Apply(t.Context(), steps[2:3], nil); err != nil {
+			t.Errorf("without %s: %v", name, err)
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ func (i Init) missingKubeconfigs(ctx context.Context) ([]string, error) {
 			err = i.kubeconfigFits(ctx, server)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("check kubeconfig %s: %w; `rm %s` and `nodeagent apply` make it anew", path, err, path)
+			return nil, &brokenFile{path: path, why: err, remedy: "`rm " + path + "` and `nodeagent apply` make it anew"}
 		}
 	}
 	return missing, nil

@@ -27,6 +27,7 @@ type phase struct {
 	// missing is what the phase has yet to leave, in words; nothing when it is complete. It may
 	// return Blocked.
 	missing func(ctx context.Context) ([]string, error)
+	mend    string // what an operator of a finished node does instead of running the phase, if anything
 	// apply makes it so; nil runs the phase, whose second run then does no harm.
 	apply func(ctx context.Context) error
 }
@@ -53,8 +54,8 @@ func (i Init) step(p phase) step.Step {
 	check := func(ctx context.Context) ([]step.Change, error) { return i.check(ctx, p) }
 	apply := func(ctx context.Context) error {
 		changes, err := i.check(ctx, p)
-		if err != nil || len(changes) == 0 {
-			return err // what is complete is not run again
+		if err != nil || len(step.Result{Changes: changes}.Pending()) == 0 {
+			return err // what is complete, or a person's to mend, is not run
 		}
 		return p.apply(ctx)
 	}
@@ -76,18 +77,28 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 	if isRunning(unit) {
 		return []step.Change{{Subject: p.name, Have: command + " is running", Want: "complete"}}, nil
 	}
-	missing, err := p.missing(ctx)
-	if err != nil || len(missing) == 0 {
-		return nil, err
-	}
 	building, err := i.Building()
 	if err != nil {
+		return nil, err
+	}
+	missing, err := p.missing(ctx)
+	var broken *brokenFile
+	if errors.As(err, &broken) && !building {
+		return []step.Change{{
+			Subject: broken.path, Have: broken.why.Error(), Manual: true,
+			Want: "as kubeadm left it: put it back from a backup, or renew it (kubeadm certs renew); do not remove it while the cluster runs",
+		}}, nil
+	}
+	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
 	change := step.Change{Subject: p.name, Have: strings.Join(missing, ", "), Want: "made by " + command}
 	if !building {
 		change.Manual = true
-		change.Want = fmt.Sprintf("as kubeadm left it: put it back, or `%s --config %s`", command, kubeadmFile)
+		change.Want = "as kubeadm left it: put it back; `" + command + "` makes it anew from the --config it is given, which has to be of the version and with the arguments that the cluster has now"
+		if p.mend != "" {
+			change.Want = p.mend
+		}
 	}
 	return []step.Change{change}, nil
 }

@@ -74,7 +74,8 @@ func isStaticPod(data []byte) bool {
 // KubeletStart makes the step "kubeadm/kubelet-start": the kubelet has its configuration and
 // runs. kubeadm stops it meanwhile, and a kubeadm that is killed leaves it so.
 func KubeletStart(i Init) step.Step {
-	return i.step(phase{name: "kubelet-start", missing: func(ctx context.Context) ([]string, error) {
+	const mend = "running, with the files that kubeadm left: put back those that are missing, then `systemctl start kubelet`"
+	return i.step(phase{name: "kubelet-start", mend: mend, missing: func(ctx context.Context) ([]string, error) {
 		var missing []string
 		for _, path := range []string{kubeletConfig, "/var/lib/kubelet/kubeadm-flags.env"} {
 			info, err := i.Host.Stat(path)
@@ -103,9 +104,9 @@ func KubeletStart(i Init) step.Step {
 // kubelet's configuration, for those who join.
 func UploadConfig(i Init) step.Step {
 	return i.step(phase{name: "upload-config", part: "all", missing: func(ctx context.Context) ([]string, error) {
-		return i.missingObjects(ctx, map[string]string{
-			"upload-config/kubeadm": "/api/v1/namespaces/kube-system/configmaps/kubeadm-config",
-			"upload-config/kubelet": "/api/v1/namespaces/kube-system/configmaps/kubelet-config",
+		return i.missingObjects(ctx, map[string][]string{
+			"upload-config/kubeadm": {"/api/v1/namespaces/kube-system/configmaps/kubeadm-config", kubeSystemRoleBindings + "kubeadm:nodes-kubeadm-config"},
+			"upload-config/kubelet": {"/api/v1/namespaces/kube-system/configmaps/kubelet-config", kubeSystemRoleBindings + "kubeadm:kubelet-config"},
 		})
 	}})
 }
@@ -137,8 +138,11 @@ func MarkControlPlane(i Init) step.Step {
 // makes no second one.
 func JoinToken(i Init) step.Step {
 	return i.step(phase{name: "bootstrap-token", missing: func(ctx context.Context) ([]string, error) {
-		return i.missingObjects(ctx, map[string]string{
-			"bootstrap-token": "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+		return i.missingObjects(ctx, map[string][]string{
+			"bootstrap-token": {
+				"/api/v1/namespaces/kube-public/configmaps/cluster-info",
+				"/apis/rbac.authorization.k8s.io/v1/namespaces/kube-public/rolebindings/kubeadm:bootstrap-signer-clusterinfo",
+			},
 		})
 	}})
 }
@@ -172,32 +176,40 @@ func AddOn(i Init) step.Step {
 		p.part = "coredns"
 	}
 	p.missing = func(ctx context.Context) ([]string, error) {
-		return i.missingObjects(ctx, map[string]string{
-			"addon/coredns":    "/apis/apps/v1/namespaces/kube-system/deployments/coredns",
-			"addon/kube-proxy": "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy",
+		return i.missingObjects(ctx, map[string][]string{
+			"addon/coredns": {"/apis/apps/v1/namespaces/kube-system/deployments/coredns", "/api/v1/namespaces/kube-system/services/kube-dns"},
+			"addon/kube-proxy": {
+				"/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy",
+				"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/kubeadm:node-proxier", kubeSystemRoleBindings + "kube-proxy",
+			},
 		})
 	}
 	return i.step(p)
 }
 
-// missingObjects are those that the API does not have, of objects by their phases. Those of a
-// part that is skipped are not looked for.
-func (i Init) missingObjects(ctx context.Context, objects map[string]string) (missing []string, err error) {
+const kubeSystemRoleBindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings/"
+
+// missingObjects are those that the API does not have, of objects by their phases: what a phase
+// is for, and what it makes last, since it may have been ended in between. Those of a part that
+// is skipped are not looked for.
+func (i Init) missingObjects(ctx context.Context, objects map[string][]string) (missing []string, err error) {
 	err = i.ask(ctx, func(ctx context.Context, api API) error {
 		for _, part := range slices.Sorted(maps.Keys(objects)) {
 			if i.skips(part) {
 				continue
 			}
-			there, err := api.Exists(ctx, objects[part])
-			if kube.IsForbidden(err) {
-				// The first phase that asks the API binds the administrators' role.
-				there, err = false, nil
-			}
-			if err != nil {
-				return fmt.Errorf("look for what kubeadm leaves: %w", err)
-			}
-			if !there {
-				missing = append(missing, "no "+objects[part])
+			for _, object := range objects[part] {
+				there, err := api.Exists(ctx, object)
+				if kube.IsForbidden(err) {
+					// The first phase that asks the API binds the administrators' role.
+					there, err = false, nil
+				}
+				if err != nil {
+					return fmt.Errorf("look for what kubeadm leaves: %w", err)
+				}
+				if !there {
+					missing = append(missing, "no "+object)
+				}
 			}
 		}
 		return nil

@@ -197,7 +197,11 @@ func (l *lab) findsOnly(t *testing.T, phase, have string) {
 	for _, r := range results {
 		findings = append(findings, r.Findings()...)
 	}
-	if len(findings) != 1 || !strings.Contains(findings[0].Have, have) || !strings.Contains(findings[0].Want, "`kubeadm init phase "+phase+" --config "+kubeadmFile+"`") {
+	want := "`kubeadm init phase " + phase + "` makes it anew"
+	if phase == "kubelet-start" { // which would write over its configuration
+		want = "`systemctl start kubelet`"
+	}
+	if len(findings) != 1 || !strings.Contains(findings[0].Have, have) || !strings.Contains(findings[0].Want, want) {
 		t.Errorf("findings: %v", findings)
 	}
 	if len(l.ran) > 0 {

@@ -31,6 +31,7 @@ func NodeReady(h *host.Host, name string, wait time.Duration, connect func() (*k
 		}
 		others, err := nodeReady(ctx, name, connect)
 		if err == nil {
+			why.forget()
 			return nil, nil
 		}
 		changes := append([]step.Change{{Subject: "node " + name, Have: err.Error(), Want: "Ready"}}, others...)

@@ -30,10 +30,12 @@ func fileModes(pkiDir string) []fileMode {
 		{ManifestDir, "*", 0o600},
 		{"/etc/cni/net.d", "*", 0o600},
 		{etcdDataDir, "", 0o700},
-		{kubernetesDir, "*.conf", 0o600},
 		{kubeletConfig, "", 0o600},
 		{"/var/lib/kubelet/instance-config.yaml", "", 0o600},
 		{"/var/lib/kubelet/kubeadm-flags.env", "", 0o600},
+	}
+	for _, name := range kubeconfigs { // and no other: a cloud's configuration may be a pod's to read
+		modes = append(modes, fileMode{filepath.Join(kubernetesDir, name), "", 0o600})
 	}
 	for _, dir := range []string{"/usr/lib/systemd/system/", "/etc/systemd/system/"} {
 		modes = append(modes, fileMode{dir + kubeletUnit, "", 0o600}, fileMode{dir + kubeletUnit + ".d", "*.conf", 0o600})

@@ -113,18 +113,21 @@ func (p pki) signed(pair pkiPair, crt []byte) error {
 	if caData == nil {
 		return p.broken(pair, pair.name+".crt", fmt.Errorf("%s.crt, which signed it, is missing", pair.ca))
 	}
-	ca, err := firstCertificate(caData)
+	// A CA that is being replaced is there beside its successor, and a chain lies with its leaf.
+	signers, err := certificatesIn(caData)
 	if err != nil {
 		return p.broken(pkiPair{name: pair.ca}, pair.ca+".crt", err)
 	}
-	leaf, err := firstCertificate(crt)
+	chain, err := certificatesIn(crt)
 	if err != nil {
 		return p.broken(pair, pair.name+".crt", err)
 	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return p.broken(pair, pair.name+".crt", fmt.Errorf("%s.crt did not sign it", pair.ca))
+	for _, signer := range append(signers, chain[1:]...) {
+		if chain[0].CheckSignatureFrom(signer) == nil {
+			return nil
+		}
 	}
-	return nil
+	return p.broken(pair, pair.name+".crt", fmt.Errorf("%s.crt did not sign it", pair.ca))
 }
 
 // serviceAccounts is which of the two files are missing: none or both. kubeadm makes no sa.pub
@@ -186,6 +189,22 @@ func firstCertificate(data []byte) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
+// certificatesIn are all the certificates of a file: at least one.
+func certificatesIn(data []byte) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for {
+		crt, err := firstCertificate(data)
+		if err != nil {
+			if len(all) > 0 {
+				err = nil // the rest is somebody's note
+			}
+			return all, err
+		}
+		all = append(all, crt)
+		_, data = pem.Decode(data)
+	}
+}
+
 // read is a file of the PKI; nil when it is not there.
 func (p pki) read(name string) ([]byte, error) {
 	data, err := p.host.ReadFile(filepath.Join(p.dir, name))
@@ -201,16 +220,29 @@ func (p pki) read(name string) ([]byte, error) {
 	return data, nil
 }
 
+// brokenFile is the error for a file that does not belong to the others, or cannot be read.
+type brokenFile struct {
+	path   string
+	why    error
+	remedy string // while there is no cluster yet
+}
+
+func (e *brokenFile) Error() string { return fmt.Sprintf("check %s: %v; %s", e.path, e.why, e.remedy) }
+
+func (e *brokenFile) Unwrap() error { return e.why }
+
 // broken is the error for a pair that does not belong together, with what mends it.
 func (p pki) broken(pair pkiPair, file string, why error) error {
-	if pair.ca == "" {
-		return fmt.Errorf("check PKI: %s: %w; it is a CA: put it back from a backup", filepath.Join(p.dir, file), why)
+	remedy := "it is a CA: put it back from a backup"
+	if pair.ca != "" {
+		remedy = fmt.Sprintf("`rm -f %s %s` and `nodeagent apply` make the pair anew",
+			filepath.Join(p.dir, pair.name+".crt"), filepath.Join(p.dir, pair.name+".key"))
 	}
-	return fmt.Errorf("check PKI: %s: %w; `rm -f %s %s` and `nodeagent apply` make the pair anew",
-		filepath.Join(p.dir, file), why, filepath.Join(p.dir, pair.name+".crt"), filepath.Join(p.dir, pair.name+".key"))
+	return &brokenFile{path: filepath.Join(p.dir, file), why: why, remedy: remedy}
 }
 
 func (p pki) brokenFile(file string, why error) error {
-	return fmt.Errorf("check PKI: %s: %w; put it back from a backup, or, as long as there is no cluster, `rm -f %s %s` and `nodeagent apply` make both anew",
-		filepath.Join(p.dir, file), why, filepath.Join(p.dir, saKey), filepath.Join(p.dir, saPub))
+	return &brokenFile{path: filepath.Join(p.dir, file), why: why, remedy: fmt.Sprintf(
+		"put it back from a backup, or, as long as there is no cluster, `rm -f %s %s` and `nodeagent apply` make both anew",
+		filepath.Join(p.dir, saKey), filepath.Join(p.dir, saPub))}
 }

@@ -166,6 +166,9 @@ func (r runner) await(ctx context.Context, result Result) Result {
 		case <-tick.C:
 		}
 		now, err := r.step.Check(ctx)
+		if err != nil && ctx.Err() != nil {
+			continue // cut off: what was found before is the reason
+		}
 		if last = err; err != nil {
 			continue
 		}
