@@ -67,6 +67,26 @@ func TestDiagnosis(t *testing.T) {
 	}
 }
 
+// What was in the way of one wait is not told of the next.
+func TestDiagnosisForgets(t *testing.T) {
+	l := newLab(t)
+	complete(t, l, KubeadmConfig{})
+	s := WaitControlPlane(l.init(KubeadmConfig{}))
+	l.notReady = 1
+	before, err := s.Check(t.Context())
+	if err != nil || !strings.Contains(fmt.Sprint(before), "container etcd: \"not started yet\"") {
+		t.Fatalf("%v, %v", before, err)
+	}
+	if changes, err := s.Check(t.Context()); err != nil || len(changes) > 0 {
+		t.Fatalf("%v, %v", changes, err)
+	}
+	put(t, l.Host, podLogs+"/kube-system_etcd-node-1_0a1b/etcd/0.log", "", 0o640)
+	l.notReady = 1
+	if after, err := s.Check(t.Context()); err != nil || strings.Contains(fmt.Sprint(after), "container etcd") {
+		t.Errorf("%v, %v", after, err)
+	}
+}
+
 // Nothing that cannot be read is in the way of waiting.
 func TestDiagnosisOfNothing(t *testing.T) {
 	h := &host.Host{Root: t.TempDir(), Exec: func(context.Context, host.Command) ([]byte, error) { return nil, errors.New("no journal") }}

@@ -21,6 +21,7 @@ func TestNodeFiles(t *testing.T) {
 		"/etc/kubernetes/manifests/etcd.yaml":                           {0o644, 0o600},
 		"/etc/kubernetes/admin.conf":                                    {0o600, 0o600},
 		"/etc/kubernetes/kubelet.conf":                                  {0o640, 0o600},
+		"/etc/kubernetes/cloud.conf":                                    {0o644, 0o644}, // a pod may read it
 		"/etc/kubernetes/audit.yaml":                                    {0o644, 0o644},
 		"/etc/kubernetes/pki/ca.crt":                                    {0o644, 0o644},
 		"/etc/kubernetes/pki/apiserver.crt":                             {0o664, 0o644},

@@ -82,3 +82,21 @@ func TestPlanDoesNotWait(t *testing.T) {
 		t.Errorf("%+v after %d checks", r, *checks)
 	}
 }
+
+// A check that hangs until the time is over does not hide what was found before it.
+func TestApplyWaitsOnAHangingCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		checks := 0
+		s := step.Step{Name: "node/ready", Wait: 10 * time.Second, Check: func(ctx context.Context) ([]step.Change, error) {
+			if checks++; checks > 2 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return []step.Change{{Subject: "node", Have: "not ready", Want: "ready"}}, nil
+		}}
+		_, err := step.Apply(t.Context(), []step.Step{s}, nil)
+		if !errors.Is(err, step.ErrNotYet) || !strings.Contains(err.Error(), "node: not ready") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
