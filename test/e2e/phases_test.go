@@ -67,7 +67,20 @@ func initializes(ctx context.Context, t *testing.T, v *vm.VM) {
 }
 
 // made is what must not be made twice once it is there.
-const made = `cd /etc/kubernetes; sha256sum $(find pki -type f) *.conf manifests/* 2>/dev/null || true; date -r /etc/kubernetes/pki/ca.key +%s.%N 2>/dev/null || true`
+const made = `cd /etc/kubernetes
+	find . -type f '(' -path './pki/*' -o -path './manifests/*.yaml' -o -name '*.conf' ')' -exec sha256sum {} +
+	[ ! -e pki/ca.key ] || stat -c '%n %y' pki/ca.key`
+
+// before is what is made when the phase is interrupted. During certs it is nothing, since they
+// are made elsewhere; later it is the PKI, the kubeconfigs and the manifests.
+func before(ctx context.Context, t *testing.T, v *vm.VM, phase string) string {
+	t.Helper()
+	list := v.MustRun(ctx, t, made)
+	if files := strings.Count(list, "\n"); (phase == "certs") != (files == 0) || files > 0 && files < 30 {
+		t.Fatalf("during %s there are %d files:\n%s", phase, files, list)
+	}
+	return list
+}
 
 // killedDuring: the agent, kubeadm ("PHASE") or both are killed in the middle of a phase,
 // without a word to either. The bootstrap goes on, until done exits 0.
@@ -80,12 +93,12 @@ func killedDuring(phase, done string, who ...string) func(context.Context, *test
 		if err := v.Load(ctx, "during-"+phase); err != nil {
 			t.Fatal(err)
 		}
-		before := v.MustRun(ctx, t, made)
+		was := before(ctx, t, v, phase)
 		v.MustRun(ctx, t, unpauseKubeadm+`
 			[ "$(systemctl is-active nodeagent-kubeadm-`+phase+`)" = active ]
 			systemctl kill --signal=KILL `+units+`
 			rm -f /run/paused-*`)
-		resumed(ctx, t, v, before, done, !strings.Contains(units, "kubeadm") || strings.Contains(units, "nodeagent "))
+		resumed(ctx, t, v, was, done, !strings.Contains(units, "kubeadm") || strings.Contains(units, "nodeagent "))
 	}
 }
 
@@ -96,29 +109,29 @@ func powerCutDuring(phase, done string) func(context.Context, *testing.T, *vm.VM
 		if err := v.Load(ctx, "during-"+phase); err != nil {
 			t.Fatal(err)
 		}
-		before := v.MustRun(ctx, t, made)
+		was := before(ctx, t, v, phase)
 		v.MustRun(ctx, t, unpauseKubeadm+"sync")
 		if err := v.PowerCut(ctx); err != nil {
 			t.Fatal(err)
 		}
-		resumed(ctx, t, v, before, done, false)
+		resumed(ctx, t, v, was, done, false)
 	}
 }
 
 // resumed: the bootstrap goes on where it was, and makes nothing anew that was there; without a
 // failed try on the way, when it is smooth.
-func resumed(ctx context.Context, t *testing.T, v *vm.VM, before, done string, smooth bool) {
+func resumed(ctx context.Context, t *testing.T, v *vm.VM, was, done string, smooth bool) {
 	t.Helper()
 	v.MustRun(ctx, t, "[ -e /var/lib/nodeagent/bootstrapping ]")
 	follow(ctx, t, v, done)
 	after := v.MustRun(ctx, t, made)
-	for line := range strings.Lines(before) {
+	for line := range strings.Lines(was) {
 		// The kubelet's own is to change: kubelet-finalize has it name the file that is renewed.
-		if !strings.Contains(after, line) && !strings.HasSuffix(line, "  kubelet.conf\n") {
+		if !strings.Contains(after, line) && !strings.HasSuffix(line, "  ./kubelet.conf\n") {
 			t.Errorf("was made anew: %s", line)
 		}
 	}
-	failed := strings.TrimSpace(v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | grep -c '^bootstrap failed' || true"))
+	failed := strings.TrimSpace(v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | awk '/^bootstrap failed/ { n++ } END { print n+0; exit NR == 0 }'"))
 	if t.Logf("%s failed tries", failed); smooth && failed != "0" {
 		t.Errorf("a bootstrap that was resumed failed %s times on the way", failed)
 	}
