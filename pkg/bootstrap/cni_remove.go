@@ -18,14 +18,41 @@ import (
 // bridgeLink is there while the bridge is.
 const bridgeLink = "/sys/class/net/" + bridgeName
 
+// AddonsNetwork makes the step "addons/network": where the file of Bridge is the only network and
+// is to go, an add-on writes another. The step waits for that.
+func AddonsNetwork(h *host.Host, wait time.Duration) step.Step {
+	check := func(context.Context) ([]step.Change, error) {
+		there, err := h.Exists(bridgeConfig)
+		if err != nil || !there {
+			return nil, err
+		}
+		if h.Offline {
+			return nil, step.Blocked{On: step.Boot}
+		}
+		data, err := h.ReadFile(bridgeConfig)
+		if err != nil || !isBridge(data) {
+			return nil, err // edited: it stays, as BridgeRemoved says
+		}
+		others, err := networks(h)
+		if err != nil || len(others) > 0 {
+			return nil, err
+		}
+		return []step.Change{{
+			Subject: "network in " + cniConfDir, Have: "none but the bridge",
+			Want: "one that an add-on has written (if it does not come: kubectl get pods -A)",
+		}}, nil
+	}
+	return step.Step{Name: "addons/network", Check: check, Wait: wait}
+}
+
 // BridgeRemoved makes the step "network/bridge-removed": the file of Bridge is gone, on a host
 // that is to have another network. containerd takes the first file by name, so that an
 // add-on's own, sorted behind it, would never be used. The file goes only when another network
 // is there, since a node without any is not Ready and loses its pods after minutes: where
-// add-ons are applied Apply waits for theirs, as long as addons says; elsewhere (0) the file
-// stays and is a finding. So are one that somebody has edited, and the bridge, which the pods
-// from before still use.
-func BridgeRemoved(h *host.Host, addons time.Duration) step.Step {
+// add-ons are applied AddonsNetwork waits for theirs before; elsewhere the file stays and is a
+// finding. So are one that somebody has edited, and the bridge, which the pods from before
+// still use.
+func BridgeRemoved(h *host.Host, addons bool) step.Step {
 	check := func(context.Context) ([]step.Change, error) {
 		there, err := h.Exists(bridgeConfig)
 		if err != nil {
@@ -47,7 +74,7 @@ func BridgeRemoved(h *host.Host, addons time.Duration) step.Step {
 		}
 		return append([]step.Change{file}, link...), nil
 	}
-	apply := func(ctx context.Context) error {
+	apply := func(context.Context) error {
 		file, err := leftBridge(h, addons)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && file.Manual {
 			return nil
@@ -55,13 +82,10 @@ func BridgeRemoved(h *host.Host, addons time.Duration) step.Step {
 		if err != nil {
 			return err
 		}
-		err = poll(ctx, max(addons, probeTimeout), func(context.Context) error {
-			others, err := networks(h)
-			if err == nil && len(others) == 0 {
-				err = fmt.Errorf("no add-on has written a network into %s: see why its pods do not run: kubectl get pods -A", cniConfDir)
-			}
-			return err
-		})
+		others, err := networks(h)
+		if err == nil && len(others) == 0 {
+			err = fmt.Errorf("no add-on has written a network into %s", cniConfDir)
+		}
 		if err != nil {
 			return fmt.Errorf("remove %s: %w", bridgeConfig, err)
 		}
@@ -71,7 +95,7 @@ func BridgeRemoved(h *host.Host, addons time.Duration) step.Step {
 }
 
 // leftBridge is what is to become of the file, which is there.
-func leftBridge(h *host.Host, addons time.Duration) (step.Change, error) {
+func leftBridge(h *host.Host, addons bool) (step.Change, error) {
 	data, err := h.ReadFile(bridgeConfig)
 	if err != nil {
 		return step.Change{}, err
@@ -89,7 +113,7 @@ func leftBridge(h *host.Host, addons time.Duration) (step.Change, error) {
 	switch {
 	case len(others) > 0:
 		return step.Change{Subject: bridgeConfig, Have: "there", Want: "absent: new pods get the network of " + filepath.Join(cniConfDir, others[0])}, nil
-	case addons > 0:
+	case addons:
 		return step.Change{Subject: bridgeConfig, Have: "there", Want: "absent once an add-on has written its network"}, nil
 	}
 	return step.Change{

@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -31,7 +30,7 @@ func TestBridgeRemoved(t *testing.T) {
 		for _, subnet := range []string{"10.244.0.0/16", "10.9.0.0/16,fd00:10:244::/56"} {
 			h := bridged(t, subnet)
 			put(t, h, cniConfDir+"/"+other, "{}", 0o600)
-			s := BridgeRemoved(h, 0)
+			s := BridgeRemoved(h, false)
 			changes, err := s.Check(t.Context())
 			want := []step.Change{{Subject: bridgeConfig, Have: "there", Want: "absent: new pods get the network of /etc/cni/net.d/" + other}}
 			if diff := cmp.Diff(want, changes); diff != "" || err != nil {
@@ -52,13 +51,13 @@ func TestBridgeRemovedHasNothingToDo(t *testing.T) {
 	h := host.New(t.TempDir())
 	for _, offline := range []bool{false, true} {
 		h.Offline = offline
-		if changes, err := BridgeRemoved(h, time.Minute).Check(t.Context()); err != nil || len(changes) > 0 {
+		if changes, err := BridgeRemoved(h, true).Check(t.Context()); err != nil || len(changes) > 0 {
 			t.Error(changes, err)
 		}
 	}
 	h = bridged(t, "10.244.0.0/16")
 	h.Offline = true
-	if _, err := BridgeRemoved(h, time.Minute).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
+	if _, err := BridgeRemoved(h, true).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
 		t.Errorf("in an image: %v", err)
 	}
 }
@@ -85,7 +84,7 @@ func TestBridgeRemovedLeavesAlone(t *testing.T) {
 			h := bridged(t, "10.244.0.0/16")
 			prepare(h)
 			put(t, h, bridgeLink+"/mtu", "1500", 0o644)
-			s := BridgeRemoved(h, 0)
+			s := BridgeRemoved(h, false)
 			before, err := h.ReadFile(bridgeConfig)
 			if err != nil {
 				t.Fatal(err)
@@ -104,22 +103,40 @@ func TestBridgeRemovedLeavesAlone(t *testing.T) {
 	}
 }
 
-// Where add-ons were applied, theirs is waited for.
+// Where add-ons were applied, theirs is waited for, and said to be; without one the bridge stays.
 func TestBridgeRemovedWaits(t *testing.T) {
 	h := bridged(t, "10.244.0.0/16")
-	s := BridgeRemoved(h, time.Minute)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	wantError(t, s.Apply(ctx), "remove "+bridgeConfig, "no add-on has written a network into /etc/cni/net.d")
+	wantError(t, BridgeRemoved(h, true).Apply(t.Context()), "remove "+bridgeConfig, "no add-on has written a network into /etc/cni/net.d")
 	if there, err := h.Exists(bridgeConfig); !there || err != nil {
 		t.Fatalf("removed: %v, %v", there, err)
 	}
-	_, err := step.Apply(t.Context(), []step.Step{s}, func(e step.Event) {
-		if e.Stage == step.Applying {
+	why := ""
+	_, err := step.Apply(t.Context(), []step.Step{AddonsNetwork(h, time.Minute), BridgeRemoved(h, true)}, func(e step.Event) {
+		if e.Stage == step.Awaiting {
+			why = e.Result.Why()
 			put(t, h, cniConfDir+"/10-flannel.conflist", "{}", 0o600)
 		}
 	})
+	if !strings.Contains(why, "network in /etc/cni/net.d: none but the bridge") {
+		t.Errorf("waited because %q", why)
+	}
 	if there, gone := h.Exists(bridgeConfig); there || gone != nil || err != nil {
 		t.Errorf("there %v, %v, %v", there, gone, err)
+	}
+}
+
+// Nobody waits for a network where the bridge's file is not there, or is an operator's own.
+func TestAddonsNetworkHasNothingToDo(t *testing.T) {
+	edited := bridged(t, "10.244.0.0/16")
+	put(t, edited, bridgeConfig, "[", 0o600)
+	for name, h := range map[string]*host.Host{"absent": host.New(t.TempDir()), "edited": edited} {
+		if changes, err := AddonsNetwork(h, time.Minute).Check(t.Context()); err != nil || len(changes) > 0 {
+			t.Errorf("%s: %v, %v", name, changes, err)
+		}
+	}
+	image := bridged(t, "10.244.0.0/16")
+	image.Offline = true
+	if _, err := AddonsNetwork(image, time.Minute).Check(t.Context()); !errors.Is(err, step.Blocked{On: step.Boot}) {
+		t.Errorf("in an image: %v", err)
 	}
 }

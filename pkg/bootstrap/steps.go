@@ -129,11 +129,10 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		steps = append(steps, Addons(d.Host, c.Addons, connect))
 	}
 	if c.Network.CNI != "bridge" {
-		wait := c.Timeouts.AddonsReady
-		if len(c.Addons) == 0 {
-			wait = 0 // none is to come
+		if len(c.Addons) > 0 {
+			steps = append(steps, AddonsNetwork(d.Host, c.Timeouts.AddonsReady))
 		}
-		steps = append(steps, BridgeRemoved(d.Host, wait))
+		steps = append(steps, BridgeRemoved(d.Host, len(c.Addons) > 0))
 	}
 	steps = append(steps, c.nodeFiles(d)...)
 	steps = append(steps, NodeReady(d.Host, c.NodeName(d.Hostname), c.Timeouts.NodeReady, connect))

@@ -23,7 +23,7 @@ func TestStepsOrder(t *testing.T) {
 	}{
 		"control plane": {Config{Role: ControlPlane}, node + " " + kubeadm + " network/bridge-removed node/ready"},
 		"bridge":        {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge node/ready"},
-		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " " + kubeadm + " network/addons network/bridge-removed node/ready addons/ready"},
+		"add-ons":       {Config{Role: ControlPlane, Addons: []string{"/a"}}, node + " " + kubeadm + " network/addons addons/network network/bridge-removed node/ready addons/ready"},
 		"both":          {Config{Role: ControlPlane, Addons: []string{"/a"}, Network: NetworkConfig{CNI: "bridge"}}, node + " " + kubeadm + " network/bridge network/addons node/ready addons/ready"},
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
 		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},

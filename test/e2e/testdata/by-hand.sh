@@ -1,6 +1,6 @@
 #!/bin/bash
 # A node by hand, as the documentation of Kubernetes has it: host, packages, containerd, kubeadm.
-set -euo pipefail
+set -euxo pipefail
 export DEBIAN_FRONTEND=noninteractive HOME=/root KUBECONFIG=/etc/kubernetes/admin.conf
 
 swapoff -a
