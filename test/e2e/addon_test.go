@@ -49,7 +49,7 @@ func addonNetwork(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Fatalf("plan: %v %v", r, err)
 	}
 	for _, want := range []string{
-		"network/addons\n", "DaemonSet kube-system/labnet\n", "ConfigMap kube-system/labnet\n",
+		"network/addons\n", "addons/network\n", "DaemonSet kube-system/labnet\n", "ConfigMap kube-system/labnet\n",
 		"network/bridge-removed\n", "+ absent once an add-on has written its network\n", "addons/ready: not known before network/addons\n",
 	} {
 		if !strings.Contains(r.Stdout, want) {
