@@ -64,7 +64,6 @@ func (a addons) ask(ctx context.Context, question func(*kube.Client, context.Con
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
 	differences, err := question(client, ctx, objects)
 	if err != nil {
 		return nil, fmt.Errorf("compare add-ons: %w", err)
@@ -89,7 +88,6 @@ func (a addons) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	return client.ApplyManifests(ctx, objects)
 }
 

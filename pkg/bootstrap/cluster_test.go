@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 // cluster is as much of an API as "node/ready" and "network/addons" use, over real TLS.
 type cluster struct {
 	*host.Host
+	connections atomic.Int32 // that were made to it
+
 	mu      sync.Mutex
 	ready   []string // what the node's condition Ready says, one answer after the other
 	objects map[string]json.RawMessage
@@ -36,6 +39,11 @@ func newCluster(t *testing.T) *cluster {
 	noJournal := func(context.Context, host.Command) ([]byte, error) { return nil, errors.New("no journal") }
 	c := &cluster{Host: &host.Host{Root: t.TempDir(), Exec: noJournal}, objects: map[string]json.RawMessage{}}
 	server := httptest.NewUnstartedServer(c)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			c.connections.Add(1)
+		}
+	}
 	if err := certstest.Write(c.Root, certstest.Options{Now: time.Now(), Server: "https://" + server.Listener.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,6 @@ type API interface {
 	Exists(ctx context.Context, path string) (bool, error)
 	// Node reads one node; kube.IsNotFound tells the error of one that is not there.
 	Node(ctx context.Context, name string) (kube.Node, error)
-	Close()
 }
 
 // Init is what the steps kubeadm/* are made of: the phases of `kubeadm init`, in kubeadm's own
@@ -166,7 +165,6 @@ func (i Init) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer api.Close()
 	return api.Ready(ctx)
 }
 

@@ -176,8 +176,6 @@ func (l *lab) manifests(pods ...string) error {
 // api is the lab's API.
 type api struct{ *lab }
 
-func (l api) Close() {}
-
 func (l api) Ready(context.Context) error {
 	if l.notReady > 0 {
 		l.notReady--

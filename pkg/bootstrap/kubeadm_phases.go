@@ -232,7 +232,6 @@ func (i Init) ask(ctx context.Context, do func(context.Context, API) error) erro
 	if err != nil {
 		return err
 	}
-	defer api.Close()
 	if err := api.Ready(ctx); err != nil {
 		return fmt.Errorf("%w: %w", step.Blocked{On: WaitStep}, err)
 	}

@@ -49,7 +49,6 @@ func nodeReady(ctx context.Context, name string, connect func() (*kube.Client, e
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
 	node, err := client.Node(ctx, name)
 	if err != nil {
 		return nil, err

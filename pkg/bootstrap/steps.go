@@ -63,7 +63,8 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	connect := func() (*kube.Client, error) { return kube.Connect(d.Host, AdminConf) }
+	api := access{host: d.Host}
+	connect := api.connect
 
 	steps := []step.Step{
 		Preflight(d.Host, c.Role, c.Preflight.Ignore, PreflightDeps{

@@ -27,12 +27,16 @@ import (
 // use up the time of whatever waits for it.
 const requestTimeout = 30 * time.Second
 
+// idleTimeout is when a connection that nobody uses is closed. It is shorter than the API
+// server's own, and long enough for what is asked again every few seconds.
+const idleTimeout = 30 * time.Second
+
 // maxBody bounds what is read of an answer.
 const maxBody = 8 << 20
 
-// Client is access to one API server. It holds the credentials that it was connected with, so
-// it is made for a task, not for the life of a daemon: those of a renewed kubeconfig take a
-// new one.
+// Client is access to one API server, for several callers at once. It holds the credentials that
+// it was connected with, so it is made for a task, not for the life of a daemon: those of a
+// renewed kubeconfig take a new one. Its connections close by themselves when they are idle.
 type Client struct {
 	http *http.Client
 	base *url.URL
@@ -55,14 +59,28 @@ func Connect(h *host.Host, kubeconfig string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API with %s: %w", kubeconfig, err)
 	}
-	client, err := rest.HTTPClientFor(config)
+	transport, err := transport(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API with %s: %w", kubeconfig, err)
 	}
-	return &Client{http: client, base: base}, nil
+	return &Client{http: &http.Client{Transport: transport}, base: base}, nil
 }
 
-// Close closes the connections that are idle.
+// transport keeps a connection for the requests that follow soon, and speaks HTTP/1.1: there, a
+// request that runs out of its time takes its connection with it, where HTTP/2 would go on with
+// one that leads nowhere.
+func transport(config *rest.Config) (http.RoundTripper, error) {
+	tls, err := rest.TLSConfigFor(config)
+	if err != nil {
+		return nil, err
+	}
+	return rest.HTTPWrappersForConfig(config, &http.Transport{
+		TLSClientConfig: tls, Proxy: config.Proxy,
+		TLSHandshakeTimeout: requestTimeout, IdleConnTimeout: idleTimeout,
+	})
+}
+
+// Close closes the connections that are idle, for whoever does not want to leave them open a while.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Server is the URL of the API server.
