@@ -51,9 +51,18 @@ func (i Init) step(p phase) step.Step {
 	if p.apply == nil {
 		p.apply = func(ctx context.Context) error { return i.run(ctx, p, kubeadmFile) }
 	}
-	check := func(ctx context.Context) ([]step.Change, error) { return i.check(ctx, p) }
-	apply := func(ctx context.Context) error {
+	// What a check has just found need not be asked for again by the apply that follows it.
+	var found []step.Change
+	check := func(ctx context.Context) ([]step.Change, error) {
 		changes, err := i.check(ctx, p)
+		found = changes
+		return changes, err
+	}
+	apply := func(ctx context.Context) error {
+		changes, err := found, error(nil)
+		if found = nil; changes == nil {
+			changes, err = i.check(ctx, p)
+		}
 		if err != nil || len(step.Result{Changes: changes}.Pending()) == 0 {
 			return err // what is complete, or a person's to mend, is not run
 		}

@@ -189,9 +189,10 @@ func AddOn(i Init) step.Step {
 
 const kubeSystemRoleBindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings/"
 
-// missingObjects are those that the API does not have, of objects by their phases: what a phase
-// is for, and what it makes last, since it may have been ended in between. Those of a part that
-// is skipped are not looked for.
+// missingObjects are those that the API does not have, of objects by their parts of a phase: what
+// a part is for, and what it makes last, since it may have been ended in between. Of each part
+// the first one that is missing tells enough: every request costs a control plane that is just
+// coming up. Those of a part that is skipped are not looked for.
 func (i Init) missingObjects(ctx context.Context, objects map[string][]string) (missing []string, err error) {
 	err = i.ask(ctx, func(ctx context.Context, api API) error {
 		for _, part := range slices.Sorted(maps.Keys(objects)) {
@@ -200,15 +201,12 @@ func (i Init) missingObjects(ctx context.Context, objects map[string][]string) (
 			}
 			for _, object := range objects[part] {
 				there, err := api.Exists(ctx, object)
-				if kube.IsForbidden(err) {
-					// The first phase that asks the API binds the administrators' role.
-					there, err = false, nil
-				}
-				if err != nil {
+				if err != nil && !kube.IsForbidden(err) { // the first phase that asks the API binds the administrators' role
 					return fmt.Errorf("look for what kubeadm leaves: %w", err)
 				}
-				if !there {
+				if err != nil || !there {
 					missing = append(missing, "no "+object)
+					break
 				}
 			}
 		}
