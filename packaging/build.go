@@ -117,6 +117,13 @@ func stage(in Input, dir string) error {
 			return err
 		}
 	}
+	bill, err := sbom(in)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sbom.cdx.json"), bill, 0o644); err != nil {
+		return fmt.Errorf("write bill of materials: %w", err)
+	}
 	return writeGzip(filepath.Join(dir, "changelog.gz"), changelog(in))
 }
 

@@ -17,18 +17,18 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// input is a package of the real deploy/ around a stand-in for the program, whose files lie in
-// a new directory each time.
+// input is a package of the real deploy/ around a stand-in for the program, a small one of Go,
+// whose files lie in a new directory each time.
 func input(t *testing.T) Input {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"nodeagent", "nodeagent.bash", "nodeagent.zsh", "nodeagent.fish"} {
+	for _, name := range []string{"nodeagent.bash", "nodeagent.zsh", "nodeagent.fish"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("stand-in for "+name+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return Input{
-		Version: "0.1.0~dev", Arch: "amd64", Binary: filepath.Join(dir, "nodeagent"), Generated: dir,
+		Version: "0.1.0~dev", Arch: "amd64", Binary: goBuild(t, "./testdata/hello"), Generated: dir,
 		Source: "..", Time: time.Unix(1_790_000_000, 0),
 	}
 }
@@ -79,6 +79,7 @@ func TestContents(t *testing.T) {
 		"./usr/share/doc/nodeagent/changelog.gz":               0o644,
 		"./usr/share/doc/nodeagent/copyright":                  0o644,
 		"./usr/share/doc/nodeagent/examples/config.yaml":       0o644,
+		"./usr/share/doc/nodeagent/sbom.cdx.json":              0o644,
 		"./usr/share/fish/vendor_completions.d/nodeagent.fish": 0o644,
 		"./usr/share/lintian/overrides/nodeagent":              0o644,
 		"./usr/share/man/man5/nodeagent-config.5.gz":           0o644,
@@ -124,6 +125,7 @@ func TestRefuses(t *testing.T) {
 		"a version with a v":         func(in *Input) { in.Version = "v0.1.0" },
 		"an unknown architecture":    func(in *Input) { in.Arch = "x86_64" },
 		"a binary that is not there": func(in *Input) { in.Binary += ".no" },
+		"a binary that is not Go's":  func(in *Input) { in.Binary = "/bin/sh" },
 		"completions not there":      func(in *Input) { in.Generated = t.TempDir() },
 	} {
 		in := input(t)

@@ -1,0 +1,4 @@
+// Command hello stands in for the program in tests of the package.
+package main
+
+func main() { println("hello") }
