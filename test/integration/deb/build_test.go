@@ -20,8 +20,8 @@ const (
 	newVersion = "0.0.2~new"
 )
 
-// build is what the tests share: two packages and a root file system.
-type build struct{ old, new, rootfs string }
+// build is what the tests share: two packages, a root file system, and what apt installs from.
+type build struct{ old, new, rootfs, repository string }
 
 const buildTimeout = 15 * time.Minute
 
@@ -33,14 +33,19 @@ func buildAll(t *testing.T) build {
 	if err != nil {
 		t.Fatal(err)
 	}
+	repository, err := lab.Repository(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	checkout, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return build{
-		old:    pack(t, ctx, checkout, oldVersion),
-		new:    pack(t, ctx, checkout, newVersion),
-		rootfs: filepath.Join(rootfs, "rootfs"),
+		old:        pack(t, ctx, checkout, oldVersion),
+		new:        pack(t, ctx, checkout, newVersion),
+		rootfs:     filepath.Join(rootfs, "rootfs"),
+		repository: repository,
 	}
 }
 

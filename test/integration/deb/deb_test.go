@@ -20,6 +20,7 @@ network: {cni: bridge}
 const (
 	configPath = "/etc/nodeagent/config.yaml"
 	patience   = 30 * time.Second
+	labDir     = "/srv/lab" // the lab's repositories, as the machine sees them
 )
 
 func TestPackage(t *testing.T) {
@@ -32,11 +33,12 @@ func TestPackage(t *testing.T) {
 		"disable survives an upgrade":           disabled,
 		"remove and install again":              reinstall,
 		"a credential of the unit":              credential,
+		"the hardened unit":                     hardened,
 		"purge keeps what is not ours":          purge,
 		"purge of an idle agent leaves nothing": purgeIdle,
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := node{nspawn.Up(t, b.rootfs)}
+			n := node{nspawn.Up(t, b.rootfs, nspawn.Bind{Source: b.repository, Target: labDir})}
 			n.CopyIn(t, b.old, "/srv/old.deb")
 			n.CopyIn(t, b.new, "/srv/new.deb")
 			// The unit wants network-online.target, and here is no network to wait for.
