@@ -6,7 +6,7 @@ packages="
 	qemu-system-x86 qemu-utils genisoimage e2fsprogs fdisk util-linux
 	systemd-container dbus
 	iproute2 iptables nftables socat procps openssl
-	ca-certificates git make strace
+	ca-certificates git make strace lintian
 "
 missing=""
 for package in $packages; do

@@ -20,8 +20,8 @@ const (
 	newVersion = "0.0.2~new"
 )
 
-// build is what the tests share: two packages, a root file system, and what apt installs from.
-type build struct{ old, new, rootfs, repository string }
+// build is what the tests share: two packages, their sources, a root file system, and what apt installs from.
+type build struct{ old, new, checkout, rootfs, repository string }
 
 const buildTimeout = 15 * time.Minute
 
@@ -42,28 +42,41 @@ func buildAll(t *testing.T) build {
 		t.Fatal(err)
 	}
 	return build{
-		old:        pack(t, ctx, checkout, oldVersion),
-		new:        pack(t, ctx, checkout, newVersion),
+		old:        pack(t, ctx, checkout, oldVersion, runtime.GOARCH),
+		new:        pack(t, ctx, checkout, newVersion, runtime.GOARCH),
+		checkout:   checkout,
 		rootfs:     filepath.Join(rootfs, "rootfs"),
 		repository: repository,
 	}
 }
 
-// pack builds the program and its package as `make package` does, for this machine.
-func pack(t *testing.T, ctx context.Context, checkout, version string) (deb string) {
+// pack builds the program and its package as `make package` does, but for the commit in the
+// program, which not every copy of the sources has.
+func pack(t *testing.T, ctx context.Context, checkout, version, arch string) (deb string) {
 	t.Helper()
 	dir := t.TempDir()
-	program := filepath.Join(dir, "nodeagent")
-	run(t, ctx, checkout, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", program, "./cmd/nodeagent")
+	program := compile(t, ctx, checkout, version, arch)
+	native := program
+	if arch != runtime.GOARCH {
+		native = compile(t, ctx, checkout, version, runtime.GOARCH)
+	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		script := run(t, ctx, checkout, program, "completion", shell)
+		script := run(t, ctx, checkout, native, "completion", shell)
 		if err := os.WriteFile(filepath.Join(dir, "nodeagent."+shell), script, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	run(t, ctx, filepath.Join(checkout, "packaging"), "go", "run", ".", "-version", version, "-arch", runtime.GOARCH,
+	run(t, ctx, filepath.Join(checkout, "packaging"), "go", "run", ".", "-version", version, "-arch", arch,
 		"-binary", program, "-generated", dir, "-time", "1790000000", "-out", dir)
-	return filepath.Join(dir, "nodeagent_"+version+"_"+runtime.GOARCH+".deb")
+	return filepath.Join(dir, "nodeagent_"+version+"_"+arch+".deb")
+}
+
+func compile(t *testing.T, ctx context.Context, checkout, version, arch string) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), "nodeagent")
+	run(t, ctx, checkout, "env", "GOARCH="+arch, "go", "build", "-trimpath", "-buildvcs=false",
+		"-ldflags", "-s -w -X main.version="+version, "-o", program, "./cmd/nodeagent")
+	return program
 }
 
 func run(t *testing.T, ctx context.Context, dir, name string, args ...string) []byte {

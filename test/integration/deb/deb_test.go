@@ -19,18 +19,22 @@ network: {cni: bridge}
 
 const (
 	configPath = "/etc/nodeagent/config.yaml"
+	dropIn     = "/etc/systemd/system/nodeagent.service.d/mine.conf"
 	patience   = 30 * time.Second
 	labDir     = "/srv/lab" // the lab's repositories, as the machine sees them
 )
 
 func TestPackage(t *testing.T) {
 	b := buildAll(t)
+	t.Run("reproducible", func(t *testing.T) { reproducible(t, b) })
+	t.Run("lintian", func(t *testing.T) { lintian(t, b) })
 	for name, test := range map[string]func(*testing.T, node){
 		"install without configuration":         installIdle,
 		"install with a configuration before":   installConfigured,
 		"install with a broken configuration":   installBroken,
 		"upgrade and downgrade":                 upgrade,
 		"disable survives an upgrade":           disabled,
+		"edits survive":                         edited,
 		"remove and install again":              reinstall,
 		"a credential of the unit":              credential,
 		"the hardened unit":                     hardened,
@@ -196,6 +200,23 @@ func disabled(t *testing.T, n node) {
 	n.expect(t, "ActiveState=inactive", "UnitFileState=disabled")
 }
 
+// What the operator has changed of the unit, by a drop-in and by masking, stays.
+func edited(t *testing.T, n node) {
+	n.Write(t, dropIn, []byte("[Service]\nNice=3\n"), 0o644)
+	n.apt(t, "install /srv/old.deb")
+	n.expect(t, "ActiveState=active", "Nice=3")
+	for _, args := range []string{"install /srv/new.deb", "install --allow-downgrades /srv/old.deb", "remove nodeagent", "install /srv/new.deb"} {
+		n.apt(t, args)
+		if out := n.Script(t, "cat "+dropIn); out != "[Service]\nNice=3\n" {
+			t.Errorf("%s: the drop-in became %q", args, out)
+		}
+	}
+	n.expect(t, "ActiveState=active", "Nice=3")
+	n.Script(t, "systemctl mask --now --quiet nodeagent")
+	n.apt(t, "install --allow-downgrades /srv/old.deb")
+	n.expect(t, "ActiveState=inactive", "LoadState=masked")
+}
+
 // Removing the package stops the daemon and leaves its state; installed again it goes on.
 func reinstall(t *testing.T, n node) {
 	n.configure(t)
@@ -218,22 +239,33 @@ func purge(t *testing.T, n node) {
 	n.configure(t)
 	n.apt(t, "install /srv/new.deb")
 	n.working(t)
-	n.Script(t, `cd /var/lib/nodeagent; mkdir -p backups originals/etc /var/cache/nodeagent /etc/kubernetes
-		touch backups/a.db backups/a.db.json originals/etc/fstab bootstrapped state.json /var/cache/nodeagent/x /etc/kubernetes/admin.conf`)
+	n.Script(t, `cd /var/lib/nodeagent; mkdir -p backups originals/etc /var/cache/nodeagent /var/log/nodeagent /etc/kubernetes /etc/containerd/conf.d /var/lib/etcd/member
+		touch backups/a.db backups/a.db.json originals/etc/fstab bootstrapped state.json /var/cache/nodeagent/x /var/log/nodeagent/x /etc/kubernetes/admin.conf
+		touch /etc/containerd/conf.d/90-nodeagent.toml`)
+	n.Write(t, dropIn, []byte("[Service]\nNice=3\n"), 0o644)
 	out := n.apt(t, "purge nodeagent")
-	for _, path := range []string{"/etc/nodeagent", "/var/lib/nodeagent", "/etc/kubernetes", "/var/lib/nodeagent/backups"} {
+	for _, path := range []string{
+		"/etc/nodeagent", "/var/lib/nodeagent", "/etc/kubernetes", "/var/lib/nodeagent/backups", "/var/lib/nodeagent/originals",
+		"/var/lib/etcd", "/etc/containerd/conf.d/90-nodeagent.toml", "/etc/systemd/system/nodeagent.service.d",
+	} {
 		if !strings.Contains(out, " "+path) {
 			t.Errorf("the purge does not say that it leaves %s:\n%s", path, out)
 		}
 	}
 	n.expectConfig(t)
-	n.Script(t, `cd /var/lib/nodeagent; ls backups/a.db backups/a.db.json originals/etc/fstab bootstrapped /etc/kubernetes/admin.conf`)
-	if left := n.Script(t, "ls -d /var/lib/nodeagent/state.json /var/cache/nodeagent /var/lib/systemd/deb-systemd-helper-enabled/nodeagent* 2>/dev/null || true"); left != "" {
+	n.Script(t, `cd /var/lib/nodeagent; ls backups/a.db backups/a.db.json originals/etc/fstab bootstrapped /etc/kubernetes/admin.conf /var/lib/etcd/member /etc/containerd/conf.d/90-nodeagent.toml `+dropIn)
+	if left := n.Script(t, "ls -d /var/lib/nodeagent/state.json /var/cache/nodeagent /var/log/nodeagent /var/lib/systemd/deb-systemd-helper-enabled/nodeagent* 2>/dev/null || true"); left != "" {
 		t.Errorf("the purge left\n%s", left)
 	}
 	n.apt(t, "install /srv/new.deb")
 	n.expect(t, "ActiveState=active", "UnitFileState=enabled")
 	n.Script(t, "ls /var/lib/nodeagent/backups/a.db")
+
+	// An image's purge from outside it (dpkg --root --force-script-chrootless) leaves this host's
+	// own files alone.
+	n.Script(t, `mkdir -p /srv/image/var/lib/nodeagent; touch /var/lib/nodeagent/state.json /srv/image/var/lib/nodeagent/state.json
+		cp /var/lib/dpkg/info/nodeagent.postrm /srv/postrm; DPKG_ROOT=/srv/image sh /srv/postrm purge
+		ls /var/lib/nodeagent/state.json; test ! -e /srv/image/var/lib/nodeagent`)
 }
 
 // Tried and not wanted: a purge of an agent that never had a configuration leaves no trace.
