@@ -65,7 +65,7 @@ func lintian(t *testing.T, b build) {
 			debs = append(debs, pack(t, ctx, b.checkout, newVersion, arch))
 		}
 	}
-	args := []string{"--allow-root", "--profile", "debian", "--show-overrides", "--tag-display-limit", "0"}
+	args := []string{"--allow-root", "--profile", "debian", "--display-info", "--show-overrides", "--tag-display-limit", "0"}
 	// It exits with 0: what it prints is judged here, since an override that is for nothing is
 	// no more to it than a remark.
 	out := string(run(t, ctx, b.checkout, "lintian", append(append(args, "--fail-on", "none"), debs...)...))
