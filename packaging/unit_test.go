@@ -89,7 +89,7 @@ func vocabulary(line string) []string {
 			words = append(words, name+"="+value)
 		}
 	}
-	for _, field := range strings.FieldsSeq(strings.TrimPrefix(value, "~")) {
+	for field := range strings.FieldsSeq(strings.TrimPrefix(value, "~")) {
 		if strings.HasPrefix(field, "@") {
 			words = append(words, field)
 		}
