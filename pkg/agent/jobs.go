@@ -41,10 +41,14 @@ const (
 	lastRetry  = 10 * time.Minute
 	// longestSleep bounds a wait, so that a wall clock that was set is noticed.
 	longestSleep = time.Minute
+	// clockSlack is what whatever disciplines a clock may set it back by without anybody caring.
+	clockSlack = time.Minute
 )
 
 // Runner runs jobs and knows which of them are past their deadline.
 type Runner struct {
+	now func() time.Time // the wall clock; time.Now unless a test has its own
+
 	mu      sync.Mutex
 	running map[string]time.Time // job → its deadline
 }
@@ -73,19 +77,25 @@ func (r *Runner) Overdue(now time.Time) string {
 
 func (r *Runner) loop(ctx context.Context, job Job, observe func(JobEvent)) {
 	retry := firstRetry
-	due := job.Next(job.Last)
-	if now := time.Now(); !due.IsZero() && due.Before(now) {
-		due = now
+	since := r.clock()
+	due := job.Next(earlier(job.Last, since)) // what ran in the future ran by a clock that was ahead
+	if !due.IsZero() && due.Before(since) {
+		due = since
 	}
 	for !due.IsZero() {
 		observe(JobEvent{Job: job.Name, Next: due})
-		if !sleepUntil(ctx, due) {
+		if err := r.sleepUntil(ctx, since, due); errors.Is(err, errSetBack) {
+			// The time until due is no shorter than it was, and may be a year.
+			now := r.clock()
+			since, due = now, earlier(job.Next(now), now.Add(due.Sub(since)))
+			continue
+		} else if err != nil {
 			return
 		}
 		observe(JobEvent{Job: job.Name, Started: true})
-		started := time.Now()
+		started := r.clock()
 		err := r.once(ctx, job, started)
-		ended := time.Now()
+		ended := r.clock()
 		if ctx.Err() != nil {
 			return // stopped in the middle: neither a success nor a failure of the job's
 		}
@@ -100,7 +110,7 @@ func (r *Runner) loop(ctx context.Context, job Job, observe func(JobEvent)) {
 				retry = min(2*retry, lastRetry)
 			}
 		}
-		due = next
+		since, due = ended, next
 		observe(JobEvent{Job: job.Name, Next: due, Ended: ended, Took: ended.Sub(started), Err: err})
 	}
 }
@@ -126,18 +136,41 @@ func (r *Runner) once(ctx context.Context, job Job, started time.Time) (err erro
 	return job.Run(ctx)
 }
 
-// sleepUntil waits for the wall clock to reach at, or says false when ctx is done first.
-func sleepUntil(ctx context.Context, at time.Time) bool {
+func (r *Runner) clock() time.Time {
+	if r.now != nil {
+		return r.now()
+	}
+	return time.Now()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// errSetBack is a wall clock that was set to before the wait began.
+var errSetBack = errors.New("the clock was set back")
+
+// sleepUntil waits for the wall clock to reach at. It is errSetBack when the clock comes to be
+// before since, which is when the wait began.
+func (r *Runner) sleepUntil(ctx context.Context, since, at time.Time) error {
+	since, at = since.Round(0), at.Round(0) // drops the monotonic reading: the wall clock counts
 	for {
-		left := time.Until(at.Round(0)) // Round drops the monotonic reading: the wall clock counts
+		now := r.clock().Round(0)
+		if now.Before(since.Add(-clockSlack)) {
+			return errSetBack
+		}
+		left := at.Sub(now)
 		if left <= 0 {
-			return ctx.Err() == nil
+			return ctx.Err()
 		}
 		timer := time.NewTimer(min(left, longestSleep))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return false
+			return ctx.Err()
 		case <-timer.C:
 		}
 	}

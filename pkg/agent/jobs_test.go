@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,6 +266,42 @@ func TestADay(t *testing.T) {
 			if e.Job == "hourly" && !e.Ended.IsZero() && e.Ended.Sub(rec.began)%time.Hour != time.Minute {
 				t.Errorf("hourly ended at %s", e.Ended.Sub(rec.began))
 			}
+		}
+	})
+}
+
+// A clock that was a year ahead, or a run that was remembered by one, does not put off a job by a
+// year once it is right again. Nor does one that was set back by seconds.
+func TestJobsAndAClockThatIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		r := &Runner{now: func() time.Time { return time.Now().Round(0).Add(time.Duration(ahead.Load())) }}
+		began := time.Now()
+		var ran, failed []string
+		jobs := []Job{
+			{Name: "hourly", Next: hourly, Deadline: time.Minute, Last: began.AddDate(1, 0, 0), Run: func(context.Context) error {
+				ran = append(ran, time.Since(began).String())
+				return nil
+			}},
+			{Name: "fails", Next: hourly, Deadline: time.Minute, Run: func(context.Context) error {
+				if len(failed) >= 8 {
+					return nil
+				}
+				failed = append(failed, time.Since(began).String())
+				return errors.New("etcd's certificate has expired")
+			}},
+		}
+		const year = 365 * 24 * time.Hour
+		time.AfterFunc(90*time.Minute+30*time.Second, func() { ahead.Store(int64(year)) })
+		time.AfterFunc(100*time.Minute+30*time.Second, func() { ahead.Store(0) })
+		time.AfterFunc(200*time.Minute, func() { ahead.Store(-int64(5 * time.Second)) })
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Hour)
+		defer cancel()
+		r.Run(ctx, jobs, func(JobEvent) {})
+		// Once when the clock jumps ahead, since it is due by then; else at the full hours.
+		same(t, ran, "1h0m0s", "1h31m0s", "2h0m0s", "3h0m0s", "4h0m5s")
+		if len(failed) != 8 {
+			t.Errorf("a job that failed by a wrong clock was tried again at %s", failed)
 		}
 	})
 }
