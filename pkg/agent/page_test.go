@@ -61,7 +61,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"2026-11-21 12:00:00 UTC", "expired 1s ago", "in 3 days", "never", "4.0 KiB", `<header class="verdict wrong">`, `1 problem, 1 warning</p>`, "What is wrong, and what to type", "&lt;script&gt;",
 		">not Ready<", ">unschedulable<", `<th scope="row">up.service</th><td class="good">active (running), enabled</td>`, `<td class="bad">not-found</td>`, ">7777<", `<td class="good">running</td>`,
-		"<strong>1m ago</strong>, the next is due <strong>in 5h 0m</strong>", "<summary>2 more</summary>", "<summary>1 of 3 steps are clean</summary>", `aria-label="valid from 2026-11-21 to 2026-11-21"`,
+		"Verified <strong>1m ago</strong>, the next is due <strong>in 5h 0m</strong>", "<summary>2 more</summary>", "<summary>1 of 3 steps are clean</summary>", `aria-label="valid from 2026-11-21 to 2026-11-21"`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not on the page:\n%s", want, page)
@@ -143,7 +143,7 @@ func TestTimeline(t *testing.T) {
 	day := 24 * time.Hour
 	v := pageView{Status{Now: now, Certificates: []CertificateStatus{
 		{Path: "new", NotBefore: now, NotAfter: now.AddDate(1, 0, 0)},
-		{Path: "half", NotBefore: now.Add(-183 * day), NotAfter: now.Add(27 * day)},
+		{Path: "half", NotBefore: now.Add(-365 * day / 2), NotAfter: now.Add(27 * day)},
 		{Path: "ca", NotBefore: now.AddDate(-5, 0, 0), NotAfter: now.AddDate(5, 0, 0)},
 		{Path: "past", NotBefore: now.AddDate(-9, 0, 0), NotAfter: now.AddDate(-8, 0, 0)},
 		{Path: "future", NotBefore: now.AddDate(3, 0, 0), NotAfter: now.AddDate(4, 0, 0)},
@@ -159,7 +159,7 @@ func TestTimeline(t *testing.T) {
 			t.Errorf("%s: %v, want %v", b.Path, got, want[b.Path])
 		}
 	}
-	if len(line.Ticks) < 7 || line.Ticks[0].Label != "Apr 2027" {
+	if len(line.Ticks) != 8 || line.Ticks[0].Label != "" || line.Ticks[1].Label != "Jul 2027" {
 		t.Errorf("%v", line.Ticks)
 	}
 	if (pageView{}).Timeline() != nil {

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"slices"
 	"strconv"
 	"time"
 )
 
 // Timeline is the certificates as bars on an axis that runs from a year before now to a year
-// after: kubeadm's own last a year, and those of authorities run out of the picture.
+// after, the first to end first: kubeadm's own last a year, and those of authorities run out of
+// the picture.
 type Timeline struct {
 	Ticks []Tick
 	Bars  []Bar
@@ -15,7 +17,7 @@ type Timeline struct {
 // Tick is a mark of the axis: the first day of a quarter.
 type Tick struct {
 	At    string // in percent of the axis
-	Label string
+	Label string // of every other one, where there is room
 }
 
 // Bar is a certificate. X and Width are in percent of the axis.
@@ -46,11 +48,14 @@ func (v pageView) Timeline() *Timeline {
 	}
 	var out Timeline
 	for t := firstOfQuarter(begin); t.Before(end); t = t.AddDate(0, 3, 0) {
-		if x := at(t); x > 3 && x < 97 { // its label has to fit
-			out.Ticks = append(out.Ticks, Tick{percent(x), t.Format("Jan 2006")})
+		x, label := at(t), ""
+		if month := t.Month(); (month == time.January || month == time.July) && x > 5 && x < 95 { // it has to fit
+			label = t.Format("Jan 2006")
 		}
+		out.Ticks = append(out.Ticks, Tick{percent(x), label})
 	}
-	for _, c := range v.Certificates {
+	byEnd := slices.SortedStableFunc(slices.Values(v.Certificates), func(a, b CertificateStatus) int { return a.NotAfter.Compare(b.NotAfter) })
+	for _, c := range byEnd {
 		x := at(c.NotBefore)
 		left := "expired " + Ago(c.NotAfter, v.Now)
 		if c.NotAfter.After(v.Now) {

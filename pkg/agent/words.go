@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Span is a duration as people say it, in the units that matter: "42s", "12m", "5h 12m", "9 days".
+// Span is a duration as people say it, in the units that matter: "42s", "12m", "5h 12m", "9 days", "9 years".
 // What is negative is "0s".
 func Span(d time.Duration) string {
 	minutes := int(d.Minutes())
@@ -16,8 +16,10 @@ func Span(d time.Duration) string {
 		return fmt.Sprintf("%dm", minutes)
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%dh %dm", minutes/60, minutes%60)
+	case d < 2*365*24*time.Hour:
+		return fmt.Sprintf("%d days", minutes/60/24)
 	}
-	return fmt.Sprintf("%d days", minutes/60/24)
+	return fmt.Sprintf("%d years", minutes/60/24/365)
 }
 
 // Ago is how long before now t was, or "never" for the zero time.

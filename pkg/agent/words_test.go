@@ -9,7 +9,7 @@ func TestWords(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 59900 * time.Millisecond: "59s", time.Minute: "1m", 61 * time.Minute: "1h 1m",
-		48*time.Hour - time.Second: "47h 59m", 48 * time.Hour: "2 days", 9*24*time.Hour + 23*time.Hour: "9 days",
+		48*time.Hour - time.Second: "47h 59m", 48 * time.Hour: "2 days", 9*24*time.Hour + 23*time.Hour: "9 days", 729 * 24 * time.Hour: "729 days", 3449 * 24 * time.Hour: "9 years",
 	} {
 		if got := Span(d); got != want {
 			t.Errorf("%s: %q, want %q", d, got, want)
