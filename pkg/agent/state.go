@@ -37,7 +37,7 @@ type StepState struct {
 type JobState struct {
 	LastRun     time.Time `json:"lastRun,omitzero"`     // when it last ended
 	LastSuccess time.Time `json:"lastSuccess,omitzero"` // when it last ended well
-	Error       string    `json:"error,omitempty"`      // of the last run
+	Error       string    `json:"error,omitempty"`      // why the last run failed
 	Next        time.Time `json:"next,omitzero"`        // when it is due; past while it runs
 }
 

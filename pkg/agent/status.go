@@ -18,18 +18,18 @@ type Status struct {
 	Summary      string              `json:"summary"`        // the verdict in a few words, for people
 	Host         string              `json:"host"`           // the node's name
 	Role         string              `json:"role"`           // control-plane, worker or etcd; empty without a configuration
-	Version      string              `json:"version"`        // of the agent
+	Version      string              `json:"version"`        // the version of the agent
 	Standing     Standing            `json:"standing"`       // what the agent may do to this host
 	Now          time.Time           `json:"now"`            // when this was gathered
 	Problems     []Problem           `json:"problems"`       // what is wrong and what to type, errors first
-	Node         *NodeStatus         `json:"node,omitempty"` // what the API says; none on a host that is in no cluster, and on an image
-	Units        []UnitStatus        `json:"units"`          // that this host lives by; none of an image
-	StaticPods   []StaticPodStatus   `json:"staticPods"`     // of this host; none of an image
+	Node         *NodeStatus         `json:"node,omitempty"` // what the API says of the node; none on a host that is in no cluster, and on an image
+	Units        []UnitStatus        `json:"units"`          // the units that this host lives by; none for an image
+	StaticPods   []StaticPodStatus   `json:"staticPods"`     // the static pods of this host; none for an image
 	StepsTotal   int                 `json:"stepsTotal"`     // how many steps this host has
-	Steps        []StepStatus        `json:"steps"`          // those that have run, in their order
-	Jobs         []JobStatus         `json:"jobs"`           // those that have run or are planned, by name
-	Certificates []CertificateStatus `json:"certificates"`   // by path
-	Snapshots    []SnapshotStatus    `json:"snapshots"`      // that are verified, store by store, the newest first
+	Steps        []StepStatus        `json:"steps"`          // the steps that have run, in their order
+	Jobs         []JobStatus         `json:"jobs"`           // the jobs that have run or are planned, by name
+	Certificates []CertificateStatus `json:"certificates"`   // the one of each file and user that expires first, by path
+	Snapshots    []SnapshotStatus    `json:"snapshots"`      // the verified snapshots of etcd, store by store, the newest first
 }
 
 // Verdict answers the question of the page.
@@ -120,22 +120,22 @@ const SnapshotJob = "snapshot"
 
 // NodeStatus is what the API says of this host's Node.
 type NodeStatus struct {
-	Name           string            `json:"name"`                     // of the Node
+	Name           string            `json:"name"`                     // of the node in the API
 	Known          bool              `json:"known"`                    // the API has answered
 	Error          string            `json:"error,omitempty"`          // why it is not known
 	KubeletVersion string            `json:"kubeletVersion,omitempty"` // as in v1.36.3
-	Ready          bool              `json:"ready"`                    // its condition Ready is True
+	Ready          bool              `json:"ready"`                    // its condition of that name is True
 	Unschedulable  bool              `json:"unschedulable"`            // it takes no new pods
-	Conditions     []ConditionStatus `json:"conditions"`               // that are not as they should be, Ready among them
+	Conditions     []ConditionStatus `json:"conditions"`               // those that are not as they should be, Ready among them
 }
 
 // ConditionStatus is one condition of a Node.
 type ConditionStatus struct {
 	Type    string    `json:"type"`           // as in Ready, DiskPressure
 	Status  string    `json:"status"`         // True, False or Unknown
-	Reason  string    `json:"reason"`         // in a word
-	Message string    `json:"message"`        // in a sentence
-	Since   time.Time `json:"since,omitzero"` // it has this status
+	Reason  string    `json:"reason"`         // why, in a word
+	Message string    `json:"message"`        // why, in a sentence
+	Since   time.Time `json:"since,omitzero"` // since when it has this status
 }
 
 // UnitStatus is a unit in systemd's own words.
@@ -145,7 +145,7 @@ type UnitStatus struct {
 	ActiveState   string    `json:"activeState,omitempty"`   // active, failed and so on
 	SubState      string    `json:"subState,omitempty"`      // as in running
 	UnitFileState string    `json:"unitFileState,omitempty"` // enabled, disabled and so on
-	Since         time.Time `json:"since,omitzero"`          // it is in this state
+	Since         time.Time `json:"since,omitzero"`          // since when it is in this state
 	Error         string    `json:"error,omitempty"`         // why systemd has not said
 }
 
@@ -168,12 +168,12 @@ func (u UnitStatus) String() string {
 // StaticPodStatus is a pod that the kubelet runs from a file of this host, as the container
 // runtime has it: it is known while the API is down.
 type StaticPodStatus struct {
-	Name      string    `json:"name"`                // without the node's
-	Manifest  string    `json:"manifest,omitempty"`  // none for a pod that runs on although its file is gone
+	Name      string    `json:"name"`                // its name, without the node's
+	Manifest  string    `json:"manifest,omitempty"`  // the file; none for a pod that runs on although its file is gone
 	State     string    `json:"state"`               // running, created, exited, absent, broken (the manifest) or unknown
-	Container string    `json:"container,omitempty"` // the id of the one that does not run
-	Restarts  int       `json:"restarts"`            // of its container
-	Since     time.Time `json:"since,omitzero"`      // its newest container was made
+	Container string    `json:"container,omitempty"` // the id of the container that does not run
+	Restarts  int       `json:"restarts"`            // how often its container was restarted
+	Since     time.Time `json:"since,omitzero"`      // when its newest container was made
 }
 
 // Good says that the pod runs and that its manifest is there.
@@ -200,10 +200,10 @@ type JobStatus struct {
 // CertificateStatus is a file's certificate that expires first.
 type CertificateStatus struct {
 	Path      string    `json:"path"`           // the file
-	User      string    `json:"user,omitempty"` // of the kubeconfig whose certificate it is
+	User      string    `json:"user,omitempty"` // the user of the kubeconfig whose certificate it is
 	Kind      string    `json:"kind"`           // ca, pki, kubeconfig, kubelet-client or kubelet-server
-	NotBefore time.Time `json:"notBefore"`      // it is valid from then
-	NotAfter  time.Time `json:"notAfter"`       // until then
+	NotBefore time.Time `json:"notBefore"`      // it is valid from then on
+	NotAfter  time.Time `json:"notAfter"`       // it is valid until then
 }
 
 // How long before its end a certificate is a warning, and an error: as the alerts have it.
@@ -227,16 +227,16 @@ func (c CertificateStatus) State(now time.Time) string {
 
 // SnapshotStatus is a verified snapshot in a store.
 type SnapshotStatus struct {
-	Name     string    `json:"name"`      // of the file
-	Store    string    `json:"store"`     // where it lies
-	Taken    time.Time `json:"taken"`     // and verified: one that could not be is not kept
-	Size     int64     `json:"sizeBytes"` // of the file
-	Revision int64     `json:"revision"`  // of etcd
+	Name     string    `json:"name"`      // the name of the file
+	Store    string    `json:"store"`     // the store it lies in
+	Taken    time.Time `json:"taken"`     // when it was taken and verified: one that could not be verified is not kept
+	Size     int64     `json:"sizeBytes"` // how large the file is
+	Revision int64     `json:"revision"`  // the revision of etcd in it
 }
 
 // Problem is something that is wrong and what to type about it.
 type Problem struct {
 	Severity Severity `json:"severity"` // error or warning
-	What     string   `json:"what"`     // in a sentence
+	What     string   `json:"what"`     // what is wrong, in a sentence
 	Remedy   string   `json:"remedy"`   // the command to type or the file to look at
 }
