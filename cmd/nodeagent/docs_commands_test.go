@@ -88,7 +88,7 @@ type shown struct {
 
 var (
 	fence  = regexp.MustCompile("^ *```(.*)$")
-	marker = regexp.MustCompile(`<!-- (?:run by: (\S+) (\S+)|not run: .+) -->`)
+	marker = regexp.MustCompile(`^ *<!-- (?:run by: (\S+) (\S+)|not run: .+) -->$`)
 	span   = regexp.MustCompile("`((?:nodeagent|make) [^`]+)`")
 	here   = regexp.MustCompile(`^(?:\$|#) `)
 )
@@ -339,6 +339,6 @@ func TestLinksInDocs(t *testing.T) {
 
 // slug is the anchor that a heading has on GitHub and the like.
 func slug(heading string) string {
-	text := strings.ToLower(regexp.MustCompile("[^\\pL\\pN _-]").ReplaceAllString(heading, ""))
+	text := strings.ToLower(regexp.MustCompile(`[^\pL\pN _-]`).ReplaceAllString(heading, ""))
 	return strings.ReplaceAll(text, " ", "-")
 }

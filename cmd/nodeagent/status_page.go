@@ -176,11 +176,11 @@ func (p *statusPage) steps(s agent.Status) {
 			rest = append(rest, text)
 		}
 	}
-	text := fmt.Sprintf("%d of %d clean", good, s.StepsTotal)
+	counts := []string{fmt.Sprintf("%d of %d clean", good, s.StepsTotal)}
 	for _, why := range slices.Sorted(maps.Keys(waiting)) {
-		text += fmt.Sprintf(", %d %s", waiting[why], why)
+		counts = append(counts, fmt.Sprintf("%d %s", waiting[why], why))
 	}
-	p.row("Steps", text)
+	p.row("Steps", strings.Join(counts, ", "))
 	for _, line := range rest {
 		p.row("", line)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -83,7 +84,7 @@ func wellFormed(t *testing.T, page string) {
 	seen, ids, links := map[string]int{}, map[string]bool{}, []string{}
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
