@@ -83,7 +83,7 @@ dist/%/nodeagent: FORCE
 
 .PHONY: demo
 demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
-	go run ./test/demo
+	go run ./test/demo $(if $(RECORD),-record $(RECORD))
 
 .PHONY: bench
 bench: ## measure against etcdctl, kubeadm and a shell script in one run

@@ -39,8 +39,8 @@ One file describes the node, /etc/nodeagent/config.yaml. "nodeagent plan" prints
 how the host differs from it, "nodeagent apply" makes it so, and the daemon,
 "nodeagent run", takes etcd snapshots, watches certificates and serves metrics.
 
-Exit codes: 0 fine, 1 failed, 2 the host differs (plan), 5 a lock is held,
-64 usage, 130 interrupted.`,
+Exit codes: 0 fine, 1 failed, 2 the host differs (plan) or is not well (status),
+5 a lock is held, 64 usage, 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

@@ -247,7 +247,7 @@ func TestDaemonIdles(t *testing.T) {
 	if code, _ := p.get(t, "/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz: %d", code)
 	}
-	p.waitPage(t, "/", "there is no configuration at /etc/nodeagent/config.yaml", "nodeagent config init")
+	p.waitPage(t, "/", "node-1 is idle", "there is no configuration", "/etc/nodeagent/config.yaml does not exist", "nodeagent config init")
 	if there, err := p.Exists("/var/lib/nodeagent"); err != nil || there {
 		t.Errorf("an idle daemon has written something: %v, %v", there, err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	jobSnapshot = "snapshot"
+	jobSnapshot = agent.SnapshotJob
 	jobCerts    = "certificates"
 	jobDrift    = "drift"
 	jobNode     = "node"
@@ -27,23 +27,36 @@ const (
 	// nodeInterval is how often the node, its units and its versions are looked at: each run is
 	// a small request, and a write of what is remembered of the job.
 	nodeInterval = time.Minute
+	// snapshotDeadline is generous: a store may be slow, and a snapshot that is cut off is none.
+	snapshotDeadline = time.Hour
 )
+
+// jobDeadline is how long a run of the job may take.
+func jobDeadline(name string) time.Duration {
+	switch name {
+	case jobSnapshot:
+		return snapshotDeadline
+	case jobDrift:
+		return 5 * time.Minute
+	}
+	return time.Minute
+}
 
 // jobs are the periodic work of this host's role.
 func (s *session) jobs(ctx context.Context) []agent.Job {
 	jobs := []agent.Job{
-		{Name: jobCerts, Next: every(certInterval), Deadline: time.Minute, Run: s.scanCertificates},
-		{Name: jobDrift, Next: every(s.machine.cfg.Drift.Interval), Deadline: 5 * time.Minute, Run: s.lookForDrift},
+		{Name: jobCerts, Next: every(certInterval), Deadline: jobDeadline(jobCerts), Run: s.scanCertificates},
+		{Name: jobDrift, Next: every(s.machine.cfg.Drift.Interval), Deadline: jobDeadline(jobDrift), Run: s.lookForDrift},
 	}
 	if !s.host.Offline {
-		jobs = append(jobs, agent.Job{Name: jobNode, Next: every(nodeInterval), Deadline: time.Minute, Run: s.lookAtNode})
+		jobs = append(jobs, agent.Job{Name: jobNode, Next: every(nodeInterval), Deadline: jobDeadline(jobNode), Run: s.lookAtNode})
 	}
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
 	}
 	return append(jobs, agent.Job{
 		Name: jobSnapshot, Next: s.machine.cfg.Backup.Next, Last: s.exportSnapshots(ctx),
-		Deadline: time.Hour, Run: s.snapshot,
+		Deadline: jobDeadline(jobSnapshot), Run: s.snapshot,
 	})
 }
 

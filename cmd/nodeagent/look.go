@@ -32,7 +32,11 @@ type look struct {
 	podsErr error
 
 	units []unitSeen
+	agent unitSeen // the agent's own, which may have none
 }
+
+// agentUnit is what the package calls the daemon.
+const agentUnit = "nodeagent.service"
 
 type unitSeen struct {
 	name  string
@@ -48,6 +52,10 @@ func (m *machine) lookAround(ctx context.Context) look {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.member, l.node, l.nodeErr = m.askNode(ctx) })
 	wg.Go(func() { l.units = m.askUnits(ctx) })
+	wg.Go(func() {
+		l.agent.name = agentUnit
+		l.agent.state, l.agent.err = m.unit(ctx, agentUnit)
+	})
 	if m.cfg.Role != bootstrap.Etcd {
 		wg.Go(func() { l.pods, l.podsErr = kube.ListPods(ctx, m.host, bootstrap.ContainerdSocket) })
 	}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -24,6 +27,7 @@ func TestMain(m *testing.M) {
 //	exits CODE program args...   the program exits with just that code
 //	pki ROOT [FILE VALIDITY]...  a kubeadm PKI, where a file may be valid for less than a year
 //	etcd ROOT                    a real etcd runs, as the image's own
+//	spoil DIR                    a byte of the newest snapshot in DIR is another
 //	hold ROOT LOCK PURPOSE       somebody holds the lock until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -33,7 +37,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(2 * time.Minute),
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold,
+			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold, "spoil": spoil,
 		},
 	})
 }
@@ -77,4 +81,14 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	unlock, err := host.New(ts.MkAbs(args[0])).TryLock(args[1], args[2])
 	ts.Check(err)
 	ts.Defer(unlock)
+}
+
+func spoil(ts *testscript.TestScript, _ bool, args []string) {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.db"))
+	ts.Check(err)
+	newest := slices.Max(files)
+	data, err := os.ReadFile(newest)
+	ts.Check(err)
+	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(newest, data, 0o600))
 }

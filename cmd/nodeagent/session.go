@@ -87,10 +87,11 @@ func (s *session) status(ctx context.Context) agent.Status {
 	if s.machine != nil {
 		return s.machine.status(ctx, time.Now())
 	}
-	return agent.Status{
-		Host: "this host", Role: "no role", Standing: "idle", Version: thisBuild().Version, Now: time.Now(),
-		Problems: []agent.Problem{{What: "there is no configuration at " + s.app.configPath, Remedy: "nodeagent config init"}},
+	hostname, err := hostnameOf(s.host)
+	if err != nil {
+		hostname = "this host"
 	}
+	return s.app.idleStatus(hostname, time.Now())
 }
 
 func (s *session) healthy() error {

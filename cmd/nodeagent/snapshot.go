@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) snapshotCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "snapshot", Short: "Take and list etcd snapshots", Args: cobra.NoArgs, RunE: needsCommand}
+	cmd := &cobra.Command{Use: "snapshot", Short: "Take, list and verify etcd snapshots", Args: cobra.NoArgs, RunE: needsCommand}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "save",
@@ -24,6 +24,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 			Short: "List the verified snapshots in every store, the newest first",
 			RunE:  func(cmd *cobra.Command, _ []string) error { return a.listSnapshots(cmd) },
 		},
+		a.verifyCommand(),
 	)
 	return cmd
 }

@@ -36,7 +36,7 @@ type key struct {
 // in their sources. A key without a comment is an error.
 func configKeys(checkout string) ([]key, error) {
 	cfg := config.Default()
-	r := &reader{checkout: checkout, docs: map[reflect.Type]map[string]string{}}
+	r := &reader{checkout: checkout, tag: "yaml", docs: map[reflect.Type]map[string]string{}}
 	var missing string
 	if err := cfg.Validate(); err != nil {
 		missing = err.Error()
@@ -52,6 +52,7 @@ func configKeys(checkout string) ([]key, error) {
 
 type reader struct {
 	checkout string
+	tag      string // the kind of tag that names a field in the file
 	keys     []key
 	docs     map[reflect.Type]map[string]string // type → field → its comment
 }
@@ -158,14 +159,14 @@ func (r *reader) comments(t reflect.Type) (map[string]string, error) {
 			if !ok {
 				break
 			}
-			r.docs[t] = fieldComments(fields, t)
+			r.docs[t] = fieldComments(fields, t, r.tag)
 			return r.docs[t], nil
 		}
 	}
 	return nil, errors.New("no source of type " + t.String())
 }
 
-func fieldComments(fields *ast.StructType, t reflect.Type) map[string]string {
+func fieldComments(fields *ast.StructType, t reflect.Type, tag string) map[string]string {
 	docs := map[string]string{}
 	for _, field := range fields.Fields.List {
 		text := field.Doc.Text()
@@ -174,11 +175,15 @@ func fieldComments(fields *ast.StructType, t reflect.Type) map[string]string {
 		}
 		text = strings.Join(strings.Fields(text), " ")
 		for field := range t.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get(tag), ",")
 			word := regexp.MustCompile(`\b` + field.Name + `\b`)
-			text = word.ReplaceAllLiteralString(text, "`"+field.Tag.Get("yaml")+"`")
+			text = word.ReplaceAllLiteralString(text, "`"+name+"`")
 		}
 		for _, name := range field.Names {
-			docs[name.Name] = sentence(text)
+			if tag == "yaml" { // what JSON holds is described in words that are values too
+				text = sentence(text)
+			}
+			docs[name.Name] = text
 		}
 	}
 	return docs

@@ -1,5 +1,5 @@
 // Package generate writes the parts of the documentation that the code knows best: every key
-// of the configuration, every command, every metric. A test of cmd/nodeagent compares them
+// of the configuration, every command, every metric, the JSON of status. A test of cmd/nodeagent compares them
 // with the files, and with -update writes those.
 package generate
 
@@ -24,6 +24,10 @@ func Files(checkout string, root *cobra.Command) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe metrics: %w", err)
 	}
+	status, err := statusSchema(checkout)
+	if err != nil {
+		return nil, fmt.Errorf("describe status: %w", err)
+	}
 	commands := commandList(root)
 	page, err := manPage(root, commands)
 	if err != nil {
@@ -34,6 +38,7 @@ func Files(checkout string, root *cobra.Command) (map[string][]byte, error) {
 		"pkg/config/reference.yaml":     reference, // what config init writes
 		"docs/config.md":                []byte(configMarkdown(keys)),
 		"docs/metrics.md":               []byte(metricsMarkdown(list)),
+		"docs/status.schema.json":       status,
 		"docs/cli.md":                   []byte(cliMarkdown(root, commands)),
 		"deploy/man/nodeagent.8":        page,
 		"deploy/man/nodeagent-config.5": []byte(configMan(keys)),

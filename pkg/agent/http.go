@@ -1,12 +1,9 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,9 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 )
-
-//go:embed page.html
-var pageFile embed.FS
 
 // Server is what the agent serves: /metrics, /healthz, /readyz and a page about the node.
 type Server struct {
@@ -34,24 +28,16 @@ const shutdownTimeout = 5 * time.Second
 
 // Handler is the pages.
 func (s Server) Handler() (http.Handler, error) {
-	page, err := template.New("page.html").Funcs(template.FuncMap{"time": clock, "left": left}).ParseFS(pageFile, "page.html")
+	page, err := newPage()
 	if err != nil {
-		return nil, fmt.Errorf("parse page: %w", err)
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{Registry: s.Registry}))
 	mux.HandleFunc("GET /healthz", answer(s.Healthy))
 	mux.HandleFunc("GET /readyz", answer(s.Ready))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		var out bytes.Buffer
-		if err := page.Execute(&out, s.Status(r.Context())); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write(out.Bytes()) // the reader has gone: nobody is left to tell
+		page.write(w, s.Status(r.Context()))
 	})
 	return mux, nil
 }
@@ -101,23 +87,4 @@ func (s Server) Serve(ctx context.Context, l net.Listener, webConfigFile string)
 		return <-stopped
 	}
 	return fmt.Errorf("serve metrics: %w", err)
-}
-
-func clock(t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return t.Format("2006-01-02 15:04:05 MST")
-}
-
-// left is how long it is from now to t, in the largest unit that says enough.
-func left(t, now time.Time) string {
-	d := t.Sub(now)
-	if d <= 0 {
-		return "expired"
-	}
-	if d < 48*time.Hour {
-		return d.Round(time.Minute).String()
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }

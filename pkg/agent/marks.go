@@ -26,6 +26,8 @@ const (
 	Adopted Standing = "adopted"
 	// Unknown: it cannot be read; the error beside it says why.
 	Unknown Standing = "unknown"
+	// Unconfigured: nobody has written a configuration: the daemon idles.
+	Unconfigured Standing = "idle"
 )
 
 // ErrNoMachineID is a host that has no identity yet: the marks would be anybody's. An image is to

@@ -35,10 +35,10 @@ type StepState struct {
 
 // JobState is the last run of a job.
 type JobState struct {
-	LastRun     time.Time `json:"lastRun,omitzero"`
-	LastSuccess time.Time `json:"lastSuccess,omitzero"`
-	Error       string    `json:"error,omitempty"` // of the last run
-	Next        time.Time `json:"next,omitzero"`
+	LastRun     time.Time `json:"lastRun,omitzero"`     // when it last ended
+	LastSuccess time.Time `json:"lastSuccess,omitzero"` // when it last ended well
+	Error       string    `json:"error,omitempty"`      // why the last run failed
+	Next        time.Time `json:"next,omitzero"`        // when it is due; past while it runs
 }
 
 // LoadState reads the state. One that is not there is empty, and so is one that cannot be

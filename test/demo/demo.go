@@ -39,7 +39,7 @@ func demo(ctx context.Context, binary string, stay time.Duration, out *lines) (e
 	out.printf("a real etcd on port %s of loopback, and swap in its fstab. This is its root:", m.member.Port)
 	out.printf("$ ROOT=%s", m.root)
 	a := agent{binary: binary, root: m.root, out: out}
-	if err := a.prepare(script); err != nil {
+	if err := a.prepare(script, m); err != nil {
 		return err
 	}
 
@@ -52,11 +52,11 @@ func demo(ctx context.Context, binary string, stay time.Duration, out *lines) (e
 	if err := a.watch(script, m, d); err != nil {
 		return err
 	}
-	return rest(ctx, d, began.Add(stay), m.listen, out)
+	return rest(ctx, d, began.Add(stay), out)
 }
 
 // prepare is the machine made as its configuration says.
-func (a agent) prepare(ctx context.Context) error {
+func (a agent) prepare(ctx context.Context, m *machine) error {
 	a.out.printf("\nIts configuration:")
 	a.out.printf("$ cat $ROOT/etc/nodeagent/config.yaml")
 	config, err := os.ReadFile(filepath.Join(a.root, "etc/nodeagent/config.yaml"))
@@ -73,7 +73,20 @@ func (a agent) prepare(ctx context.Context) error {
 		return err
 	}
 	a.out.printf("\nAnd now? This exits 0.")
-	return a.show(ctx, 0, "plan")
+	if err := a.show(ctx, 0, "plan"); err != nil {
+		return err
+	}
+	out, err := a.ask(ctx, "version", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var build struct {
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(out, &build); err != nil {
+		return fmt.Errorf("read version: %w", err)
+	}
+	return m.complete(build.Version)
 }
 
 // watch is what the daemon does, and how that is seen.
@@ -100,16 +113,64 @@ func (a agent) watch(ctx context.Context, m *machine, d *daemon) error {
 	if err := a.show(ctx, 0, "snapshot", "list"); err != nil {
 		return err
 	}
-	a.out.printf("\nEvery certificate of the machine. One has nine days left.")
-	if err := a.show(ctx, 0, "certs", "list"); err != nil {
+	a.out.printf("\nIs the newest good? It is read back and hashed, and so is the trailer that etcd wrote.")
+	if err := a.show(ctx, 0, "snapshot", "verify"); err != nil {
 		return err
 	}
-	a.out.printf("\nOne page that says what is wrong, and what to type.")
-	if err := a.show(ctx, 0, "status"); err != nil {
+	if err := a.drift(ctx, m, d); err != nil {
+		return err
+	}
+	a.out.printf("\nOne page that says what is wrong, and what to type. This exits 2: a certificate ends soon.")
+	if err := a.show(ctx, 2, "status"); err != nil {
 		return err
 	}
 	a.out.printf("\nMetrics, some of them.")
-	return a.showMetrics(ctx, d, url+"/metrics")
+	if err := a.showMetrics(ctx, d, url+"/metrics"); err != nil {
+		return err
+	}
+	return a.showPage(ctx, url)
+}
+
+// drift is something of the agent's changed by hand, and mended by the daemon.
+func (a agent) drift(ctx context.Context, m *machine, d *daemon) error {
+	a.out.printf("\nSomebody edits a file of the agent's. Within five seconds the daemon mends it, and says so.")
+	a.out.printf("$ sed -i '/ip_forward/s/1/0/' $ROOT%s", sysctls)
+	if err := m.disturb(); err != nil {
+		return err
+	}
+	err := d.wait(ctx, "the drift to be mended", func(ctx context.Context) (bool, error) {
+		body, err := get(ctx, "http://"+m.listen+"/metrics")
+		return mended.MatchString(body), err
+	})
+	if err != nil {
+		return err
+	}
+	forwards, err := m.forwards()
+	if err == nil && !forwards {
+		err = fmt.Errorf("%s is not as it was", sysctls)
+	}
+	return err
+}
+
+// mended is how the agent counts what it has put right.
+var mended = regexp.MustCompile(`(?m)^nodeagent_drift_corrections_total\{step="kernel/sysctl"\} [1-9]`)
+
+// title is what a page calls itself.
+var title = regexp.MustCompile(`<title>([^<]+)</title>`)
+
+// showPage says where the page is, and its verdict.
+func (a agent) showPage(ctx context.Context, url string) error {
+	body, err := get(ctx, url+"/")
+	if err != nil {
+		return err
+	}
+	found := title.FindStringSubmatch(body)
+	if found == nil {
+		return errors.New("the page has no title")
+	}
+	a.out.printf("\nThe same page for a browser: %s/", url)
+	a.out.printf("    %s", found[1])
+	return nil
 }
 
 // snapshots waits for so many snapshots, the newest with so many keys, and returns how many
@@ -158,8 +219,7 @@ func (a agent) showMetrics(ctx context.Context, d *daemon, url string) error {
 }
 
 // rest lets the audience look around.
-func rest(ctx context.Context, d *daemon, until time.Time, listen string, out *lines) error {
-	out.printf("\nThe page, for a browser: http://%s/", listen)
+func rest(ctx context.Context, d *daemon, until time.Time, out *lines) error {
 	left := time.Until(until)
 	if left > 0 {
 		out.printf("The daemon goes on for %s; Ctrl-C ends it sooner.", left.Round(time.Second))

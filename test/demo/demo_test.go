@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // build makes the program under show, as `make build` does but for its version.
@@ -71,8 +73,10 @@ func TestDemo(t *testing.T) {
 			`28 steps, 7 changed; wait for boot: preflight/host, preflight/time, kubelet, kubeadm/config … kubeadm/addon, node/ready`,
 			`28 steps checked, nothing to change`,
 			`(?m)^    \d{8}T\d{6}Z-cp1-4\.db .* 3 +file /var/lib/nodeagent/backups$`,
-			`/etc/kubernetes/pki/apiserver\.crt .* 9d`,
-			`Problem +/etc/kubernetes/pki/apiserver\.crt expires \S+\n +type: kubeadm certs renew all`,
+			`cp1-4\.db: revision 4, 3 keys, \d+ bytes, sha256 as in its manifest`,
+			`msg="drift mended" step=kernel/sysctl subject=/etc/sysctl\.d/90-nodeagent\.conf have=`,
+			`cp1 is not well: 1 problem\n`,
+			`Problem +/etc/kubernetes/pki/apiserver\.crt expires in 9 days, \S+\n +type: kubeadm certs renew all`,
 			`nodeagent_etcd_snapshots\{store="file /var/lib/nodeagent/backups"\} [23]`,
 			`nodeagent_etcd_snapshot_keys\{store="file /var/lib/nodeagent/backups"\} 3`,
 			`nodeagent_certificate_not_after_timestamp_seconds\{kind="pki",path="/etc/kubernetes/pki/apiserver\.crt",user=""\}`,
@@ -89,6 +93,7 @@ func TestDemo(t *testing.T) {
 			t.Logf("it printed:\n%s", out.String())
 		}
 		leavesNothing(t, out.String())
+		recordingIsTrue(t, out.String())
 	})
 	t.Run("interrupted while it stays", func(t *testing.T) {
 		t.Parallel()
@@ -104,6 +109,29 @@ func TestDemo(t *testing.T) {
 		}
 		leavesNothing(t, out.String())
 	})
+}
+
+// recordingIsTrue holds the recording in the README against a run. Numbers, and with them times,
+// are each run's own.
+func recordingIsTrue(t *testing.T, transcript string) {
+	t.Helper()
+	_, have, _, err := readRecording("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := recording(transcript)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mask := func(text string) string {
+		for _, m := range [][2]string{{`nodeagent (\(devel\)|v?\d\S*)`, "nodeagent VERSION"}, {`\b(in \d+s|now)\b`, "SOON"}, {`\d+`, "N"}, {` +`, " "}} {
+			text = regexp.MustCompile(m[0]).ReplaceAllString(text, m[1])
+		}
+		return text
+	}
+	if diff := cmp.Diff(mask(have), mask(want)); diff != "" {
+		t.Errorf("the recording in the README is another: `make demo RECORD=README.md` (- as it is, + as it should be):\n%s", diff)
+	}
 }
 
 func TestWhatGoesWrongIsAnError(t *testing.T) {

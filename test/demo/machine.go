@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +11,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
+	service "github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
+	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/etcd"
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -19,6 +26,10 @@ const (
 	nodeName = "cp1"
 	// soon is how long the certificate that is about to expire has left.
 	soon = 9*24*time.Hour + time.Hour
+	// age is how long ago the machine was made.
+	age = 200 * 24 * time.Hour
+	// sysctls is the agent's own file, which somebody disturbs.
+	sysctls = "/etc/sysctl.d/90-nodeagent.conf"
 )
 
 // configuration is what an operator would write, but for the short times.
@@ -31,7 +42,7 @@ backup:
   interval: 5s
   retention: {keepLast: 3}
 drift:
-  interval: 10s
+  interval: 5s
 metrics:
   listen: %s
 log: {format: text}
@@ -83,7 +94,7 @@ func (m *machine) make(ctx context.Context, now time.Time) error {
 		}
 	}
 	err = certstest.Write(m.root, certstest.Options{
-		Now: now, Node: nodeName, Kubelet: true, Validity: map[string]time.Duration{"pki/apiserver.crt": soon},
+		Now: now.Add(-age), Node: nodeName, Kubelet: true, Validity: map[string]time.Duration{"pki/apiserver.crt": age + soon},
 	})
 	if err != nil {
 		return err
@@ -100,6 +111,48 @@ func freeAddress(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return l.Addr().String(), l.Close()
+}
+
+// complete puts the mark of a bootstrap that has ended, with the fingerprint of what was applied.
+// apply puts it on a running machine; here it cannot, since some of its steps wait for a boot.
+// Without it the agent takes the machine for somebody else's work, and mends no drift.
+func (m *machine) complete(version string) error {
+	const path = "/etc/nodeagent/config.yaml"
+	text, err := m.host.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	c, err := config.Parse(path, text)
+	if err != nil {
+		return err
+	}
+	steps, err := yaml.Marshal(bootstrap.Config{
+		Role: c.Role, Node: c.Node, Network: c.Network, Preflight: c.Preflight, Kernel: c.Kernel,
+		Packages: c.Packages, Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons, Timeouts: c.Timeouts,
+	})
+	if err != nil {
+		return err
+	}
+	return service.CompleteBootstrap(m.host, fmt.Sprintf("%x", sha256.Sum256(append([]byte(version+"\n"), steps...))))
+}
+
+// disturb is somebody who edits the agent's sysctls by hand.
+func (m *machine) disturb() error {
+	text, err := m.host.ReadFile(sysctls)
+	if err != nil {
+		return err
+	}
+	changed := bytes.Replace(text, []byte("net.ipv4.ip_forward = 1"), []byte("net.ipv4.ip_forward = 0"), 1)
+	if bytes.Equal(changed, text) {
+		return fmt.Errorf("%s does not set net.ipv4.ip_forward", sysctls)
+	}
+	return m.host.WriteFile(sysctls, changed, 0o644)
+}
+
+// forwards says that the machine's sysctls are as the agent made them.
+func (m *machine) forwards() (bool, error) {
+	text, err := m.host.ReadFile(sysctls)
+	return bytes.Contains(text, []byte("net.ipv4.ip_forward = 1")), err
 }
 
 // put writes keys to etcd, as the agent reaches it: over TLS, by the static pod's manifest.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,7 @@ func run(ctx context.Context, args []string, seconds string, out io.Writer) int 
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(out)
 	binary := flags.String("nodeagent", "bin/nodeagent", "the program to show")
+	into := flags.String("record", "", "put a recording of the show into this `file`, between its marks")
 	if err := flags.Parse(args); err != nil {
 		return 64
 	}
@@ -44,7 +46,12 @@ func run(ctx context.Context, args []string, seconds string, out io.Writer) int 
 		}
 		stay = n
 	}
-	if err := demo(ctx, *binary, time.Duration(stay)*time.Second, &lines{w: out}); err != nil {
+	var transcript strings.Builder
+	err := demo(ctx, *binary, time.Duration(stay)*time.Second, &lines{w: io.MultiWriter(out, &transcript)})
+	if err == nil && *into != "" {
+		err = record(*into, transcript.String())
+	}
+	if err != nil {
 		fmt.Fprintln(out, "demo:", err)
 		return 1
 	}

@@ -8,6 +8,9 @@ packages="
 	iproute2 iptables nftables socat procps openssl
 	ca-certificates git make strace lintian
 "
+# The landing page is looked at in a browser. Ubuntu has Chromium as a snap, which apt cannot bring.
+# shellcheck source=/dev/null
+[ "$(. /etc/os-release && echo "$ID")" != debian ] || packages="$packages chromium chromium-driver"
 missing=""
 for package in $packages; do
 	case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true) in
