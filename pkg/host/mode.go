@@ -41,6 +41,5 @@ func (h *Host) Narrow(path string, perm fs.FileMode) (err error) {
 // OwnedByRoot says whether a file is root's and root's group's, or, for a process that is not
 // root, its own.
 func OwnedByRoot(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && ownerTrusted(info) && (stat.Gid == 0 || int(stat.Gid) == os.Getegid())
+	return ownerTrusted(info) && groupTrusted(info)
 }
