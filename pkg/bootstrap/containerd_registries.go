@@ -244,7 +244,8 @@ func (r registries) render(m MirrorConfig) (hostsTOML, error) {
 		fmt.Fprintf(&b, "\n%s]\n  capabilities = [\"pull\", \"resolve\"]\n", at)
 		if e.CAFile != "" {
 			// In an image it may come with the first boot, and is looked at then.
-			if err := r.host.CheckTrusted(e.CAFile); err != nil && !(r.host.Offline && errors.Is(err, fs.ErrNotExist)) {
+			err := r.host.CheckTrusted(e.CAFile)
+			if later := r.host.Offline && errors.Is(err, fs.ErrNotExist); err != nil && !later {
 				return f, fmt.Errorf("look at caFile: %w", err)
 			}
 			fmt.Fprintf(&b, "  ca = %s\n", quoteTOML(e.CAFile))

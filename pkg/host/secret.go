@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 const (
@@ -21,16 +22,16 @@ const (
 )
 
 // ValidateSecret says what is wrong with the place of a secret, without looking for it: it is
-// an absolute path, or "credential:NAME".
+// an absolute path, or "credential:NAME". What is neither may be the secret itself, and is not quoted.
 func ValidateSecret(source string) error {
 	if name, is := strings.CutPrefix(source, credentialPrefix); is {
-		if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
-			return fmt.Errorf("%q is no name of a systemd credential", source)
+		if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') || strings.ContainsFunc(name, unicode.IsControl) {
+			return errors.New("is no name of a systemd credential")
 		}
 		return nil
 	}
 	if !filepath.IsAbs(source) {
-		return fmt.Errorf("%q is neither an absolute path nor credential:NAME", source)
+		return errors.New("is neither an absolute path nor credential:NAME")
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func TestReadSecretCredential(t *testing.T) {
 func TestValidateSecret(t *testing.T) {
 	for source, good := range map[string]bool{
 		"/etc/x": true, "credential:x": true, "credential:a.b-c": true,
-		"": false, "x": false, "credential:": false, "credential:..": false, "credential:../x": false, "credential:/x": false,
+		"": false, "x": false, "credential:": false, "credential:..": false, "credential:../x": false, "credential:/x": false, "credential:x\x00": false, "credential:x\n": false,
 	} {
 		if err := host.ValidateSecret(source); (err == nil) != good {
 			t.Errorf("%q: %v", source, err)
