@@ -117,11 +117,13 @@ func (a *app) host() *host.Host { return host.New(a.root) }
 var errNoConfig = errors.New("there is no configuration")
 
 // loadConfig reads the file that --config names; below --root it is the image's own, or else
-// this host's. What somebody else can write is not read.
+// this host's. What somebody else can write is not read, and one with a secret in it is refused
+// if somebody else can read it.
 func (a *app) loadConfig(h *host.Host) (config.Config, error) {
 	data, err := h.ReadTrusted(a.configPath, config.MaxSize)
 	if h.Offline && errors.Is(err, fs.ErrNotExist) {
-		data, err = host.New("/").ReadTrusted(a.configPath, config.MaxSize)
+		h = host.New("/")
+		data, err = h.ReadTrusted(a.configPath, config.MaxSize)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -131,7 +133,16 @@ func (a *app) loadConfig(h *host.Host) (config.Config, error) {
 	case err != nil:
 		return config.Config{}, fmt.Errorf("read configuration: %w", err)
 	}
-	return config.Parse(a.configPath, data)
+	cfg, err := config.Parse(a.configPath, data)
+	if err != nil {
+		return cfg, err
+	}
+	if secrets := cfg.Secrets(); len(secrets) > 0 {
+		if err := h.CheckSecret(a.configPath); err != nil {
+			return config.Config{}, fmt.Errorf("read configuration: it holds a secret, %s: %w", secrets[0], err)
+		}
+	}
+	return cfg, nil
 }
 
 // print writes value in the format of --output; table is the function that knows the table.

@@ -205,7 +205,10 @@ default and without secrets.
 The agent is root, and so is whoever writes its configuration. The file is refused when its group or others can
 write it, when it belongs to neither root nor the user who runs the command, and when somebody else can put
 another one in its place: a directory or link on the way to it belongs to another user, or a directory can be
-written by everybody and is not sticky. With ` + "`--root`" + ` this is looked at from the image's root on. A file of more than
+written by others (everybody, or a group that is neither root's nor that user's own) and is not sticky. The error names
+what it is about, its mode and the command that mends it. The same holds for every file that it names and that decides
+what root does: add-ons, patches, image archives, the key of a repository, a registry's certificate authority, an audit
+policy. With ` + "`--root`" + ` this is looked at from the image's root on. A file of more than
 1 MiB is refused too.
 
 ## Secrets
@@ -226,7 +229,7 @@ metrics:
 ` + "```" + `
 
 A command that somebody types finds those of the running unit. What is passed through to kubeadm may hold a token
-or a key; ` + "`config print`" + ` shows REDACTED in their place.
+or a key; ` + "`config print`" + ` shows REDACTED in their place, and a file that has one is refused when others can read it.
 
 ## Passed through to kubeadm
 
@@ -238,7 +241,8 @@ mappings by their keys; any other list takes the place of the agent's.
 
 Files that this names are looked at before kubeadm runs: a patch in ` + "`kubeadm.patches`" + ` whose name kubeadm would ignore, or that somebody
 else can write, a client certificate of an external etcd that is not its key's, or a key that others can read, is an
-error of the step ` + "`kubeadm/config`" + `.
+error of the step ` + "`kubeadm/config`" + `. So is a file that an argument of the control plane or the kubelet names, if somebody else can
+write it, or, where it holds keys, tokens or a kubeconfig (` + "`encryption-provider-config`" + `, ` + "`token-auth-file`" + `, ` + "`tls-private-key-file`" + `), read it.
 
 `
 

@@ -132,6 +132,9 @@ func (a addons) files(path string) ([]string, error) {
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
+	if err := a.host.CheckTrusted(path); err != nil {
+		return nil, fmt.Errorf("read add-ons: %w", err)
+	}
 	entries, err := a.host.ReadDir(path)
 	if err != nil {
 		return nil, fmt.Errorf("read add-ons: %w", err)

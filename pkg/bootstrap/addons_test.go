@@ -84,7 +84,7 @@ func TestAddonsUnreadable(t *testing.T) {
 		"/none.yaml": {"read add-on: ", "/none.yaml", "no such file"},
 		"/bad.yaml":  {"read add-on /bad.yaml: "},
 		"/others":    {"read add-on: /others/a.yaml is not safe to go by: others can write it"},
-		"/open":      {"read add-on: directory /open is not safe to go by"},
+		"/open":      {"read add-ons: directory /open is not safe to go by"},
 		"/twice":     {"ConfigMap a is in /twice/a.yaml and in /twice/b.yaml"},
 	} {
 		_, err := Addons(c.Host, []string{path}, c.connect).Check(t.Context())

@@ -59,7 +59,7 @@ func (c NodeConfig) Validate() error {
 		}
 	}
 	for i, name := range c.AdminKubeconfigFor {
-		if !userName.MatchString(name) {
+		if !userName.MatchString(name) || name == "." || name == ".." {
 			errs = append(errs, fmt.Errorf("adminKubeconfigFor[%d]: %q is not the name of a user", i, name))
 		}
 		if slices.Contains(c.AdminKubeconfigFor[:i], name) {

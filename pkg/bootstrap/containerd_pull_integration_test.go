@@ -181,7 +181,7 @@ func TestRealRegistries(t *testing.T) {
 	if err := os.Chmod("/srv/password", 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := step.Apply(ctx, []step.Step{Registries(deps)}, nil); err == nil || !strings.Contains(err.Error(), "/srv/password has mode 0644") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := step.Apply(ctx, []step.Step{Registries(deps)}, nil); err == nil || !strings.Contains(err.Error(), "/srv/password is not safe to go by: others can read or write it (mode 0644)") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
 	}
 	if err := os.Chmod("/srv/password", 0o600); err != nil {

@@ -243,6 +243,11 @@ func (r registries) render(m MirrorConfig) (hostsTOML, error) {
 		at := "[host." + quoteTOML(e.URL)
 		fmt.Fprintf(&b, "\n%s]\n  capabilities = [\"pull\", \"resolve\"]\n", at)
 		if e.CAFile != "" {
+			// In an image it may come with the first boot, and is looked at then.
+			err := r.host.CheckTrusted(e.CAFile)
+			if later := r.host.Offline && errors.Is(err, fs.ErrNotExist); err != nil && !later {
+				return f, fmt.Errorf("look at caFile: %w", err)
+			}
 			fmt.Fprintf(&b, "  ca = %s\n", quoteTOML(e.CAFile))
 		}
 		if u, err := url.Parse(e.URL); err == nil && strings.Trim(u.Path, "/") != "" {

@@ -24,6 +24,7 @@ var testMirrors = []MirrorConfig{
 func mirrorHost(t *testing.T, release string) ContainerdDeps {
 	t.Helper()
 	h := containerdHost(t, fakeContainerd{defaults: release}, "")
+	put(t, h, "/etc/mirror/ca.pem", "a CA\n", 0o644)
 	put(t, h, "/etc/mirror/user", "puller\n", 0o600)
 	put(t, h, "/etc/mirror/password", "hunter2\"\\:\n", 0o600)
 	d := testContainerd(h, running(t, h))
@@ -101,10 +102,15 @@ func TestRegistriesSecrets(t *testing.T) {
 	d := mirrorHost(t, defaults16)
 	s := Registries(d)
 	put(t, d.Host, "/etc/mirror/password", "hunter2", 0o640)
-	if _, err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "mirrors of docker.io: read secret: /etc/mirror/password has mode 0640") {
+	if _, err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "mirrors of docker.io: read secret: /etc/mirror/password is not safe to go by: others can read or write it (mode 0640)") {
 		t.Errorf("got %v", err)
 	}
 	put(t, d.Host, "/etc/mirror/password", "hunter2", 0o600)
+	put(t, d.Host, "/etc/mirror/ca.pem", "a CA\n", 0o666)
+	if _, err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "mirrors of docker.io: look at caFile: /etc/mirror/ca.pem is not safe to go by: others can write it (mode 0666)") {
+		t.Errorf("got %v", err)
+	}
+	put(t, d.Host, "/etc/mirror/ca.pem", "a CA\n", 0o644)
 	put(t, d.Host, "/etc/mirror/user", "a:b", 0o600)
 	if _, err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "has a colon") {
 		t.Errorf("got %v", err)

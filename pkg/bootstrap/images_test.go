@@ -254,8 +254,12 @@ func TestImagesErrors(t *testing.T) {
 	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); err == nil || errors.As(err, &blocked) {
 		t.Errorf("containerd runs and ctr fails: %v", err)
 	}
-	if _, err := Images(h, []string{"/none.tar"}, false).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: open /none.tar") {
+	if _, err := Images(h, []string{"/none.tar"}, false).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: lstat /none.tar") {
 		t.Errorf("no such archive: %v", err)
+	}
+	put(t, h, "/theirs.tar", "", 0o646)
+	if _, err := Images(h, []string{"/theirs.tar"}, false).Check(t.Context()); !errors.Is(err, host.ErrUntrusted) {
+		t.Errorf("an archive that others can write: %v", err)
 	}
 	h.Offline = true
 	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {

@@ -18,7 +18,7 @@ const maxInput = 1 << 20
 // inputs says what is wrong with the files that kubeadm's configuration names and the operator
 // brings: kubeadm notices some of it in the middle of its work, and some never.
 func (i Init) inputs() error {
-	return errors.Join(i.checkPatches(), i.checkEtcdClient(), i.checkAuditPolicy())
+	return errors.Join(i.checkPatches(), i.checkEtcdClient(), i.checkAuditPolicy(), i.checkNamedFiles())
 }
 
 // patchName is how kubeadm names a patch: TARGET[SUFFIX][+TYPE].EXTENSION. kubeadm itself ignores
@@ -40,7 +40,10 @@ func (i Init) checkPatches() error {
 	case !info.IsDir(): // kubeadm follows no link either
 		return fmt.Errorf("look at kubeadm.patches: %s is not a directory", dir)
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("look at kubeadm.patches: others can write directory %s (mode %04o); chmod go-w", dir, info.Mode().Perm())
+		return fmt.Errorf("look at kubeadm.patches: others can write directory %s (mode %04o); chmod go-w %[1]s", dir, info.Mode().Perm())
+	}
+	if err := i.Host.CheckTrusted(dir); err != nil {
+		return fmt.Errorf("look at kubeadm.patches: %w", err)
 	}
 	entries, err := i.Host.ReadDir(dir)
 	if err != nil {

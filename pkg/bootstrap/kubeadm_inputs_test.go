@@ -53,7 +53,7 @@ func TestPatches(t *testing.T) {
 			if err := os.Chmod(filepath.Join(h.Root, "/etc/nodeagent"), 0o777); err != nil {
 				t.Fatal(err)
 			}
-		}, "1.36", "everybody can replace what lies in it"},
+		}, "1.36", "others can replace what lies in it"},
 		"a link": {func(t *testing.T, h *host.Host) {
 			remove(t, h, dir)
 			put(t, h, "/srv/etcd.yaml", "a: b\n", 0o644)
@@ -112,7 +112,7 @@ func TestExternalEtcdFiles(t *testing.T) {
 		"everybody's key": {func(t *testing.T, h *host.Host) {
 			remove(t, h, "/e/c.key")
 			put(t, h, "/e/c.key", key, 0o644)
-		}, []string{"external.keyFile: ", "others can read or write it; chmod 0600"}},
+		}, []string{"external.keyFile: ", "others can read or write it (mode 0644); chmod 0600 /"}},
 		"a key to write": {func(t *testing.T, h *host.Host) {
 			remove(t, h, "/e/c.crt")
 			put(t, h, "/e/c.crt", crt, 0o666)

@@ -143,6 +143,19 @@ func TestRepositoryConverges(t *testing.T) {
 	}
 }
 
+// Who chooses the key chooses what is installed.
+func TestRepositoryKeyOfOthers(t *testing.T) {
+	h := &host.Host{Root: t.TempDir()}
+	put(t, h, "/key", armoredKey, 0o664)
+	put(t, h, "/srv/mirror/Release.key", armoredKey, 0o666)
+	for _, c := range []RepositoryConfig{{KeyFile: "/key"}, {URL: "file:///srv/mirror/"}} {
+		_, err := step.Apply(t.Context(), []step.Step{Repository(h, PackagesConfig{KubernetesVersion: "1.36", Repository: c}, nil)}, nil)
+		if !errors.Is(err, host.ErrUntrusted) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestRepositoryErrors(t *testing.T) {
 	file := PackagesConfig{KubernetesVersion: "1.36", Repository: RepositoryConfig{KeyFile: "/key"}}
 	tests := map[string]struct {
@@ -161,7 +174,7 @@ func TestRepositoryErrors(t *testing.T) {
 		"cut off":            {file, "", armoredKey[:60], []string{"it is cut off"}},
 		"no empty line":      {file, "", strings.Replace(armoredKey, "\n\n", "\n", 1), []string{"no empty line"}},
 		"damaged":            {file, "", strings.Replace(armoredKey, "mDME", "m!ME", 1), []string{"its armor is damaged"}},
-		"endless":            {file, "", strings.Repeat("x", maxKey+1), []string{"at most 1048576 bytes"}},
+		"endless":            {file, "", strings.Repeat("x", maxKey+1), []string{"/key is larger than 1048576 bytes"}},
 		"endless on its way": {PackagesConfig{KubernetesVersion: "1.36"}, strings.Repeat("x", maxKey+1), "", []string{"larger than 1048576 bytes"}},
 	}
 	for name, test := range tests {

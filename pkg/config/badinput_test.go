@@ -32,7 +32,7 @@ func TestBadText(t *testing.T) {
 		"UTF-16":           {"\xff\xfer\x00o\x00", "f:1: is not a text in UTF-8"},
 		"escape":           {"role: worker\x1b[31m\n", "f:1: holds the control character U+001B"},
 		"deep":             {"role: " + strings.Repeat("[", 100_000), "f: is not YAML: exceeded max depth of 10000"},
-		"no such anchor":   {"role: *worker\n", "f: is not YAML: unknown anchor 'worker' referenced"},
+		"no such anchor":   {"role: *worker\n", "f: is not YAML: unknown anchor referenced; a value that begins with * needs quotes"},
 		"too large":        {"role: worker\n" + strings.Repeat("# ten bytes\n", 10<<20/12), "f: has 10485769 bytes: a configuration has at most 1048576"},
 		"bomb":             {"role: worker\nkubeadm:\n  clusterConfiguration: " + bomb() + "\n", "f:3: kubeadm.clusterConfiguration: the aliases stand for too much"},
 		"bomb in a list":   {"role: worker\naddons: [" + bomb() + "]\n", "f:2: addons[0]: must be a single value"},

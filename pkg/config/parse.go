@@ -113,6 +113,9 @@ func notYAML(name string, err error) error {
 	if line, rest, ok := strings.Cut(strings.TrimPrefix(what, "line "), ": "); ok && line != "" && strings.Trim(line, "0123456789") == "" {
 		name, what = name+":"+line, rest
 	}
+	if strings.HasPrefix(what, "unknown anchor") { // and it is quoted: it may be a password
+		what = "unknown anchor referenced; a value that begins with * needs quotes"
+	}
 	if strings.Contains(what, "cannot start any token") {
 		what += "; is it a tab? Only blanks may indent"
 	}

@@ -95,7 +95,7 @@ func TestComplaints(t *testing.T) {
 		"three subnets":           {"role: worker\nnetwork: {podSubnet: \"10.0.0.0/16,fd00::/64,fd01::/64\"}\n", `config.yaml:2: network.podSubnet: "10.0.0.0/16,fd00::/64,fd01::/64" has more than two subnets`},
 		"relative add-on":         {"role: worker\naddons:\n- /a.yaml\n- b.yaml\n", `config.yaml:4: addons[1]: "b.yaml" is not an absolute path`},
 		"log":                     {"role: worker\nlog:\n  level: loud\n  format: xml\n", "config.yaml:3: log.level: \"loud\" is none of debug, info, warn, error\nconfig.yaml:4: log.format: \"xml\" is none of auto, text, json"},
-		"metrics":                 {"role: worker\nmetrics:\n  listen: 10980\n  webConfigFile: web.yaml\n", "config.yaml:3: metrics.listen: must be a string: write \"10980\" in quotes\nconfig.yaml:4: metrics.webConfigFile: \"web.yaml\" is neither an absolute path nor credential:NAME"},
+		"metrics":                 {"role: worker\nmetrics:\n  listen: 10980\n  webConfigFile: web.yaml\n", "config.yaml:3: metrics.listen: must be a string: write \"10980\" in quotes\nconfig.yaml:4: metrics.webConfigFile: is neither an absolute path nor credential:NAME"},
 		"listen":                  {"role: worker\nmetrics: {listen: localhost}\n", `config.yaml:2: metrics.listen: "localhost" is not an address and port like 127.0.0.1:10980`},
 		"no store":                {"role: worker\nbackup: {stores: []}\n", "config.yaml:2: backup.stores: none is given, so that backups would go nowhere"},
 		"store of no kind":        {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file"},

@@ -13,12 +13,23 @@ role: control-plane
 kubeadm:
   clusterConfiguration:
     apiServer:
-      extraEnvs: [{name: HTTPS_PROXY, value: "http://me:hunter2@proxy.example.com:3128/x@y"}]
+      extraEnvs: [{name: HTTPS_PROXY, value: "http://me:hunter2@proxy.example.com:3128/x@y"}, {name: AWS_SECRET_ACCESS_KEY, value: hunter2}, {value: hunter2, name: X_TOKEN}]
   initConfiguration:
     bootstrapTokens: [{token: abcdef.hunter2hunter2aa, ttl: 1h}]
     certificateKey: hunter2
     nodeRegistration: {kubeletExtraArgs: [{name: v, value: "2"}]}
 `)
+	secrets := []string{
+		"kubeadm.clusterConfiguration.apiServer.extraEnvs[0].value", "kubeadm.clusterConfiguration.apiServer.extraEnvs[1].value",
+		"kubeadm.clusterConfiguration.apiServer.extraEnvs[2].value",
+		"kubeadm.initConfiguration.bootstrapTokens[0].token", "kubeadm.initConfiguration.certificateKey",
+	}
+	if diff := cmp.Diff(secrets, cfg.Secrets()); diff != "" {
+		t.Errorf("secrets: %s", diff)
+	}
+	if have := Default().Secrets(); len(have) > 0 {
+		t.Errorf("secrets of an empty file: %v", have)
+	}
 	before := mustPrint(t, cfg)
 	printed, err := cfg.Print()
 	if err != nil {

@@ -4,17 +4,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
-// draftName is where what is to lie at real is made before it is put there, so that nobody ever
+// draftName is what is to be called name is called in its directory until it is whole, so that nobody ever
 // finds it half made. There is one such name for each path: what a writer who was killed left
 // there goes when the next one writes the same path. It is hidden and its ending is ours, so
 // that nothing which reads a directory (systemd, kubelet, containerd) takes it for its own.
-func draftName(real string) string {
-	return filepath.Join(filepath.Dir(real), "."+filepath.Base(real)+".nodeagent")
-}
+func draftName(name string) string { return "." + name + ".nodeagent" }
 
 // errBusy is another writer of the same path. Whoever changes a host holds one of its locks, so
 // that there is none.
@@ -22,42 +19,46 @@ var errBusy = errors.New("another process is writing it at this moment")
 
 // createDraft opens the draft of a file, which is locked as long as it is open: one that is not
 // locked is a dead writer's, and is removed.
-func createDraft(real string) (*os.File, error) {
-	name := draftName(real)
+func createDraft(dir *os.Root, name string) (*os.File, error) {
+	draft := draftName(name)
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	f, err := os.OpenFile(name, flags, 0o600)
+	f, err := dir.OpenFile(draft, flags, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		if err := removeDead(name); err != nil {
+		if err := removeDead(dir, draft); err != nil {
 			return nil, err
 		}
-		f, err = os.OpenFile(name, flags, 0o600)
+		f, err = dir.OpenFile(draft, flags, 0o600)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := lockDraft(f); err != nil {
+	if err := lockDraft(dir, draft, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-func removeDead(name string) error {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func removeDead(dir *os.Root, draft string) error {
+	info, err := dir.Lstat(draft)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return &fs.PathError{Op: "open", Path: draft, Err: syscall.ELOOP}
 	}
 	if err != nil {
-		return err
+		return gone(err)
 	}
-	if err = lockDraft(f); err == nil {
-		err = os.Remove(name)
+	f, err := openThere(dir, draft, info)
+	if err != nil {
+		return gone(err)
+	}
+	if err = lockDraft(dir, draft, f); err == nil {
+		err = dir.Remove(draft)
 	}
 	return errors.Join(err, f.Close())
 }
 
 // lockDraft locks a draft that is still to be found by its name; errBusy says that somebody
 // else has it, or had it and is done. A file system without locks is no reason to fail.
-func lockDraft(f *os.File) error {
+func lockDraft(dir *os.Root, draft string, f *os.File) error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		return errBusy
 	}
@@ -65,7 +66,7 @@ func lockDraft(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	there, err := os.Lstat(f.Name())
+	there, err := dir.Lstat(draft)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(ours, there) {
 		return errBusy
 	}
@@ -75,44 +76,57 @@ func lockDraft(f *os.File) error {
 // makeDirectory makes one directory with mode perm. It has that mode from its first moment: one
 // that was made first and given its mode then would keep the wrong one after a kill in between,
 // since nobody changes the mode of a directory that is there.
-func makeDirectory(real string, perm fs.FileMode) error {
-	draft := draftName(real)
-	err := os.Mkdir(draft, perm)
+func makeDirectory(dir *os.Root, name string, perm fs.FileMode) error {
+	draft := draftName(name)
+	err := dir.Mkdir(draft, perm)
 	if errors.Is(err, fs.ErrExist) {
-		info, statErr := os.Lstat(draft)
-		if err = statErr; err == nil && !info.IsDir() {
-			err = errors.Join(os.Remove(draft), os.Mkdir(draft, perm))
+		info, statErr := dir.Lstat(draft)
+		if err = statErr; err == nil && (!info.IsDir() || !ownerTrusted(info)) {
+			err = errors.Join(dir.Remove(draft), dir.Mkdir(draft, perm))
 		}
 	}
 	if err == nil {
-		err = os.Chmod(draft, perm) // the umask has had its say
+		err = chmodDirectory(dir, draft, perm) // the umask has had its say
 	}
 	if err == nil {
-		err = os.Rename(draft, real)
+		err = dir.Rename(draft, name)
 	}
 	if err == nil {
 		return nil
 	}
-	if removeErr := os.Remove(draft); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+	if removeErr := gone(dir.Remove(draft)); removeErr != nil {
 		err = errors.Join(err, removeErr)
 	}
-	if info, statErr := os.Stat(real); statErr == nil && info.IsDir() {
+	if info, statErr := dir.Lstat(name); statErr == nil && info.IsDir() {
 		return nil // somebody else has made it meanwhile
 	}
 	return err
 }
 
-// makeLink makes real a link to target; replace says that a link lies there already.
-func makeLink(target, real string, replace bool) error {
+// chmodDirectory gives a draft its mode through an open descriptor, which is that of a directory.
+func chmodDirectory(dir *os.Root, draft string, perm fs.FileMode) (err error) {
+	info, err := dir.Lstat(draft)
+	if err != nil {
+		return err
+	}
+	d, err := openThere(dir, draft, info)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Chmod(perm), d.Sync(), d.Close())
+}
+
+// makeLink makes name a link to target; replace says that a link lies there already.
+func makeLink(dir *os.Root, target, name string, replace bool) error {
 	if !replace {
-		return os.Symlink(target, real)
+		return dir.Symlink(target, name)
 	}
-	draft := draftName(real)
-	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	draft := draftName(name)
+	if err := gone(dir.Remove(draft)); err != nil {
 		return err
 	}
-	if err := os.Symlink(target, draft); err != nil {
+	if err := dir.Symlink(target, draft); err != nil {
 		return err
 	}
-	return os.Rename(draft, real)
+	return dir.Rename(draft, name)
 }

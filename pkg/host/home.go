@@ -68,7 +68,7 @@ func (h *Host) WriteInHome(u User, dir, name string, data []byte, perm fs.FileMo
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	draft := filepath.Base(draftName(name))
+	draft := draftName(name)
 	if err := root.RemoveAll(draft); err != nil { // a killed run's, or whatever the user has put there
 		return fmt.Errorf("write %s: %w", path, h.asSeen(err, path))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,16 +41,20 @@ func (h *Host) TryLock(name, purpose string) (unlock func(), err error) {
 		return nil, fmt.Errorf("take lock %q: %w", name, err)
 	}
 	file := filepath.Join(lockDir, name+".lock")
-	path, err := h.Path(file)
+	dir, base, err := h.parent(file, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("take lock %q: %w", name, err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	defer func() { _ = dir.Close() }() // nothing in it needs to last
+	if info, err := dir.Lstat(base); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return nil, fmt.Errorf("take lock %q: %s %w", name, file, ErrSymlink)
+	}
+	f, err := dir.OpenFile(base, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("take lock %q: %w", name, h.asSeen(err, file))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, readErr := os.ReadFile(path)
+		holder, readErr := dir.ReadFile(base)
 		closeErr := f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("take lock %q: %w", name, errors.Join(err, readErr, closeErr))

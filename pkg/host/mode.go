@@ -4,30 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"syscall"
 )
 
 // Narrow takes from the mode of a file or directory what perm does not have, and adds nothing. A
 // link at the end of path is an error and not followed, and so is what is neither file nor
 // directory.
 func (h *Host) Narrow(path string, perm fs.FileMode) (err error) {
-	real, err := h.Path(path)
+	dir, name, err := h.parent(path, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("narrow mode: %w", err)
 	}
-	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) // a pipe would hold us up
-	if err != nil {
-		return fmt.Errorf("narrow mode: %w", h.asSeen(err, path))
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat() // of what is open, not of what lies there by now
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	info, err := dir.Lstat(name)
 	if err != nil {
 		return fmt.Errorf("narrow mode: %w", h.asSeen(err, path))
 	}
 	if !info.Mode().IsRegular() && !info.IsDir() {
 		return fmt.Errorf("narrow mode: %s is neither a file nor a directory", path)
 	}
+	f, err := openThere(dir, name, info)
+	if err != nil {
+		return fmt.Errorf("narrow mode: %w", h.asSeen(err, path))
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
 	have := info.Mode().Perm()
 	if have&^perm == 0 {
 		return nil
@@ -41,6 +40,5 @@ func (h *Host) Narrow(path string, perm fs.FileMode) (err error) {
 // OwnedByRoot says whether a file is root's and root's group's, or, for a process that is not
 // root, its own.
 func OwnedByRoot(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && ownerTrusted(info) && (stat.Gid == 0 || int(stat.Gid) == os.Getegid())
+	return ownerTrusted(info) && groupTrusted(info)
 }

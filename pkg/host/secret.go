@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"unicode"
 )
 
 const (
@@ -22,23 +22,24 @@ const (
 )
 
 // ValidateSecret says what is wrong with the place of a secret, without looking for it: it is
-// an absolute path, or "credential:NAME".
+// an absolute path, or "credential:NAME". What is neither may be the secret itself, and is not quoted.
 func ValidateSecret(source string) error {
 	if name, is := strings.CutPrefix(source, credentialPrefix); is {
-		if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
-			return fmt.Errorf("%q is no name of a systemd credential", source)
+		if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') || strings.ContainsFunc(name, unicode.IsControl) {
+			return errors.New("is no name of a systemd credential")
 		}
 		return nil
 	}
 	if !filepath.IsAbs(source) {
-		return fmt.Errorf("%q is neither an absolute path nor credential:NAME", source)
+		return errors.New("is neither an absolute path nor credential:NAME")
 	}
 	return nil
 }
 
 // ReadSecret reads a password, a key or a token from an absolute path, or, for
 // "credential:NAME", from the credentials that systemd gave the agent's unit. The file has to be
-// a regular one of root's or of this process's user that nobody else can read; links to it
+// a regular one of root's or of this process's user that nobody else can read, where nobody else
+// can put another one, as OpenTrusted has it; what is not so is ErrUntrusted. Links to it
 // are followed. Line breaks at the end are cut off, and nothing left is an error. No error
 // holds any of it.
 func (h *Host) ReadSecret(source string) ([]byte, error) {
@@ -93,22 +94,11 @@ func (h *Host) credentials() string {
 }
 
 func (h *Host) readPrivate(path string) (data []byte, err error) {
-	real, err := h.follow(path)
+	f, err := h.openChecked(path, private)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would hold us up
-	if err != nil {
-		return nil, h.asSeen(err, path)
-	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat() // of what is open, not of what lies there by now
-	if err != nil {
-		return nil, h.asSeen(err, path)
-	}
-	if err := private(info); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
 	data, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return nil, h.asSeen(err, path)
@@ -123,17 +113,16 @@ func (h *Host) readPrivate(path string) (data []byte, err error) {
 	return data, nil
 }
 
-// private is why a file is none that a secret may lie in, nil if it is one.
-func private(info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
+// private is why the file at a path is none that a secret may lie in, nil if it is one.
+func private(info fs.FileInfo, at string) error {
+	mode := info.Mode()
+	switch {
+	case !mode.IsRegular():
 		return errors.New("is not a regular file")
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("has mode %04o: others can read or write it; chmod 0600", mode)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
-		return errors.New("belongs to another user: chown it to root")
+	case mode.Perm()&0o077 != 0:
+		return fmt.Errorf("%w: others can read or write it (mode %04o); chmod 0600 %s", ErrUntrusted, mode.Perm(), at)
+	case !ownerTrusted(info):
+		return fmt.Errorf("%w: it belongs to another user (mode %04o); chown root %s", ErrUntrusted, mode.Perm(), at)
 	}
 	return nil
 }

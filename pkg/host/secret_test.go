@@ -35,18 +35,21 @@ func TestReadSecretRefuses(t *testing.T) {
 	write(t, h, "/etc/writable", secret, 0o620)
 	write(t, h, "/etc/empty", "\n", 0o600)
 	write(t, h, "/etc/large", strings.Repeat(secret, 4000), 0o600)
+	mkdir(t, h, "open", 0o777)
+	write(t, h, "/open/secret", secret, 0o600)
 	link(t, h, "group", "etc/link")
 	link(t, h, outside+"/x", "etc/out")
 	if err := syscall.Mkfifo(filepath.Join(h.Root, "etc/pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"/etc/group":    "/etc/group has mode 0640: others can read or write it; chmod 0600",
-		"/etc/world":    "has mode 0604",
-		"/etc/writable": "has mode 0620",
-		"/etc/link":     "/etc/link has mode 0640",
+		"/etc/group":    "/etc/group is not safe to go by: others can read or write it (mode 0640); chmod 0600 /etc/group",
+		"/etc/world":    "(mode 0604); chmod 0600 /etc/world",
+		"/etc/writable": "(mode 0620); chmod 0600 /etc/writable",
+		"/etc/link":     "/etc/link is not safe to go by: others can read or write it (mode 0640); chmod 0600 /etc/group",
 		"/etc/empty":    "/etc/empty is empty",
 		"/etc/large":    "/etc/large is larger than 65536 bytes",
+		"/open/secret":  "directory /open is not safe to go by: others can replace what lies in it (mode 0777); chmod go-w /open",
 		"/etc/pipe":     "/etc/pipe is not a regular file",
 		"/etc":          "/etc is not a regular file",
 		"/etc/none":     "no such file",
@@ -105,7 +108,7 @@ func TestReadSecretCredential(t *testing.T) {
 func TestValidateSecret(t *testing.T) {
 	for source, good := range map[string]bool{
 		"/etc/x": true, "credential:x": true, "credential:a.b-c": true,
-		"": false, "x": false, "credential:": false, "credential:..": false, "credential:../x": false, "credential:/x": false,
+		"": false, "x": false, "credential:": false, "credential:..": false, "credential:../x": false, "credential:/x": false, "credential:x\x00": false, "credential:x\n": false,
 	} {
 		if err := host.ValidateSecret(source); (err == nil) != good {
 			t.Errorf("%q: %v", source, err)

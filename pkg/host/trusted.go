@@ -15,13 +15,63 @@ import (
 // change: whoever writes what the agent goes by is root.
 var ErrUntrusted = errors.New("is not safe to go by")
 
-// ReadTrusted reads a file of at most limit bytes that the agent goes by. Links are followed
+// ReadTrusted reads a file of at most limit bytes that the agent goes by. It is opened as
+// OpenTrusted opens it.
+func (h *Host) ReadTrusted(path string, limit int) (data []byte, err error) {
+	f, err := h.OpenTrusted(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return data, h.asSeen(err, path)
+}
+
+// OpenTrusted opens a file that the agent goes by for reading. Links are followed
 // within Root. The file is a regular one of root's or of this process's user that nobody else
 // can write, and nobody else can have put it there: no directory or link that leads to it,
-// from Root on, belongs to another user, and no directory can be written by everybody unless it
-// is sticky. A directory's group is trusted, since the file's owner is looked at. What is not so
-// is ErrUntrusted.
-func (h *Host) ReadTrusted(path string, limit int) (data []byte, err error) {
+// from Root on, belongs to another user, and no directory can be written by others unless it
+// is sticky. What is not so is ErrUntrusted, with the command that mends it.
+func (h *Host) OpenTrusted(path string) (*os.File, error) {
+	return h.openChecked(path, trustedFile)
+}
+
+// CheckTrusted says why a file or a directory that another program goes by is not safe to go by,
+// by OpenTrusted's rule; nil if it is.
+func (h *Host) CheckTrusted(path string) error {
+	return h.check(path, func(info fs.FileInfo, at string) error {
+		if info.IsDir() {
+			return nil // as a part of its own way
+		}
+		return trustedFile(info, at)
+	})
+}
+
+// CheckSecret says why a file that another program reads a secret from is none that a secret may
+// lie in, by ReadSecret's rule; nil if it is.
+func (h *Host) CheckSecret(path string) error { return h.check(path, private) }
+
+func (h *Host) check(path string, check func(info fs.FileInfo, at string) error) error {
+	real, err := h.followTrusted(path)
+	if err != nil {
+		return h.asSeen(err, path)
+	}
+	info, err := os.Lstat(real)
+	if err != nil {
+		return h.asSeen(err, path)
+	}
+	if err := check(info, h.seen(real)); err != nil {
+		return fmt.Errorf("%s %w", path, err)
+	}
+	return nil
+}
+
+// openChecked opens a file that nobody else can have put there and that check has nothing
+// against.
+func (h *Host) openChecked(path string, check func(info fs.FileInfo, at string) error) (*os.File, error) {
 	real, err := h.followTrusted(path)
 	if err != nil {
 		return nil, h.asSeen(err, path)
@@ -31,19 +81,14 @@ func (h *Host) ReadTrusted(path string, limit int) (data []byte, err error) {
 	if err != nil {
 		return nil, h.asSeen(err, path)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat() // of what is open, not of what lies there by now
 	if err != nil {
-		return nil, h.asSeen(err, path)
+		return nil, errors.Join(h.asSeen(err, path), f.Close())
 	}
-	if err := trustedFile(info); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
+	if err := check(info, h.seen(real)); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s %w", path, err), f.Close())
 	}
-	data, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err == nil && len(data) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, h.asSeen(err, path)
+	return f, nil
 }
 
 // maxLinks is Linux's own limit.
@@ -94,26 +139,39 @@ func (h *Host) followTrusted(path string) (string, error) {
 func (h *Host) trustedWay(at string, info fs.FileInfo) error {
 	mode := info.Mode()
 	switch {
-	case mode.IsDir() && mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0:
-		return fmt.Errorf("directory %s %w: everybody can replace what lies in it (mode %04o); chmod o-w", h.seen(at), ErrUntrusted, mode.Perm())
+	case mode.IsDir() && othersCanReplaceIn(info):
+		return fmt.Errorf("directory %s %w: others can replace what lies in it (mode %04o); chmod go-w %[1]s", h.seen(at), ErrUntrusted, mode.Perm())
 	case mode.IsDir() && !ownerTrusted(info):
-		return fmt.Errorf("directory %s %w: it belongs to another user; chown it to root", h.seen(at), ErrUntrusted)
+		return fmt.Errorf("directory %s %w: it belongs to another user (mode %04o); chown root %[1]s", h.seen(at), ErrUntrusted, mode.Perm())
 	case mode&fs.ModeSymlink != 0 && !ownerTrusted(info):
-		return fmt.Errorf("link %s %w: it belongs to another user; remove it", h.seen(at), ErrUntrusted)
+		return fmt.Errorf("link %s %w: it belongs to another user; remove it, or chown -h root %[1]s", h.seen(at), ErrUntrusted)
 	}
 	return nil
 }
 
-func trustedFile(info fs.FileInfo) error {
+// othersCanReplaceIn says whether somebody beside its owner can rename what lies in a
+// directory. Its group counts unless it is root's or this process's own, which with most
+// distributions has one member.
+func othersCanReplaceIn(info fs.FileInfo) bool {
+	mode := info.Mode()
+	if mode&fs.ModeSticky != 0 {
+		return false
+	}
+	return mode.Perm()&0o002 != 0 || mode.Perm()&0o020 != 0 && !groupTrusted(info)
+}
+
+// trustedFile is why the agent does not go by the file that lies at a path, nil if it does.
+func trustedFile(info fs.FileInfo, at string) error {
+	mode := info.Mode()
 	switch {
-	case info.IsDir():
+	case mode.IsDir():
 		return errors.New("is a directory, not a file")
-	case !info.Mode().IsRegular():
+	case !mode.IsRegular():
 		return errors.New("is not a regular file")
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%w: others can write it (mode %04o); chmod go-w", ErrUntrusted, info.Mode().Perm())
+	case mode.Perm()&0o022 != 0:
+		return fmt.Errorf("%w: others can write it (mode %04o); chmod go-w %s", ErrUntrusted, mode.Perm(), at)
 	case !ownerTrusted(info):
-		return fmt.Errorf("%w: it belongs to another user; chown it to root", ErrUntrusted)
+		return fmt.Errorf("%w: it belongs to another user (mode %04o); chown root %s", ErrUntrusted, mode.Perm(), at)
 	}
 	return nil
 }
@@ -121,6 +179,11 @@ func trustedFile(info fs.FileInfo) error {
 func ownerTrusted(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
+}
+
+func groupTrusted(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (stat.Gid == 0 || int(stat.Gid) == os.Getegid())
 }
 
 // seen is a real path as the machine sees it.

@@ -67,9 +67,9 @@ func TestReadTrustedRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"/etc/group":         "/etc/group is not safe to go by: others can write it (mode 0620); chmod go-w",
-		"/etc/world":         "/etc/world is not safe to go by: others can write it (mode 0602); chmod go-w",
-		"/open/closed/file":  "directory /open is not safe to go by: everybody can replace what lies in it (mode 0777); chmod o-w",
+		"/etc/group":         "/etc/group is not safe to go by: others can write it (mode 0620); chmod go-w /etc/group",
+		"/etc/world":         "/etc/world is not safe to go by: others can write it (mode 0602); chmod go-w /etc/world",
+		"/open/closed/file":  "directory /open is not safe to go by: others can replace what lies in it (mode 0777); chmod go-w /open",
 		"/etc/into":          "directory /open is not safe to go by: ",
 		"/etc/by-way-of":     "directory /open is not safe to go by: ",
 		"/open/etc/good":     "directory /open is not safe to go by: ",
@@ -100,9 +100,9 @@ func TestReadTrustedForeign(t *testing.T) {
 		return
 	}
 	for path, want := range map[string]string{
-		"etc/x/file": "/link/x/file is not safe to go by: it belongs to another user; chown it to root",
-		"etc/x":      "directory /etc/x is not safe to go by: it belongs to another user; chown it to root",
-		"link":       "link /link is not safe to go by: it belongs to another user; remove it",
+		"etc/x/file": "/link/x/file is not safe to go by: it belongs to another user (mode 0600); chown root /etc/x/file",
+		"etc/x":      "directory /etc/x is not safe to go by: it belongs to another user (mode 0755); chown root /etc/x",
+		"link":       "link /link is not safe to go by: it belongs to another user; remove it, or chown -h root /link",
 	} {
 		h, _ := inner(t)
 		write(t, h, "/etc/x/file", "x", 0o600)
@@ -116,6 +116,42 @@ func TestReadTrustedForeign(t *testing.T) {
 		_, err := h.ReadTrusted("/link/x/file", 1)
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", path, err, want)
+		}
+		_, err = h.ReadSecret("/link/x/file")
+		if err == nil || err.Error() != "read secret: "+want {
+			t.Errorf("%s: got %v for a secret, want %s", path, err, want)
+		}
+	}
+}
+
+// A group that is not root's can rename what lies in a directory that it can write.
+func TestReadTrustedInTheDirectoryOfAGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("only root can give a directory to another group")
+		return
+	}
+	for mode, want := range map[fs.FileMode]string{
+		0o755:                 "",
+		0o775:                 "directory /etc/x is not safe to go by: others can replace what lies in it (mode 0775); chmod go-w /etc/x",
+		0o775 | fs.ModeSticky: "",
+		0o775 | fs.ModeSetgid: "directory /etc/x is not safe to go by: others can replace what lies in it (mode 0775); chmod go-w /etc/x",
+	} {
+		h, _ := inner(t)
+		write(t, h, "/etc/x/file", "x", 0o600)
+		dir := filepath.Join(h.Root, "etc/x")
+		if err := errors.Join(os.Chown(dir, 0, 4711), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+		_, trusted := h.ReadTrusted("/etc/x/file", 1)
+		_, secret := h.ReadSecret("/etc/x/file")
+		if want == "" {
+			if err := errors.Join(trusted, secret); err != nil {
+				t.Errorf("%v: %v", mode, err)
+			}
+			continue
+		}
+		if trusted == nil || trusted.Error() != want || secret == nil || secret.Error() != "read secret: "+want {
+			t.Errorf("%v: got %v and %v, want %s", mode, trusted, secret, want)
 		}
 	}
 }

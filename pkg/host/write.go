@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrSymlink is the refusal to write where a symbolic link lies: replacing it would surprise
@@ -17,55 +19,50 @@ var ErrSymlink = errors.New("is a symbolic link: replace it by a regular file, o
 // WriteFile makes path hold data with exactly mode perm, atomically and durably: a temporary
 // file in the same directory, owner and mode set, fsync, rename, fsync of the directory. A
 // file that was there keeps its owner. What a killed writer left goes with the next write. Directories missing above it are made, 0755. A file
-// that is already so is left alone, its time included.
+// that is already so is left alone, its time included. A link that lies there is ErrSymlink; one
+// on the way, of another user's, is ErrForeignLink.
 func (h *Host) WriteFile(path string, data []byte, perm fs.FileMode) error {
-	real, err := h.Path(path)
+	dir, name, err := h.parent(path, 0o755)
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	info, err := os.Lstat(real)
+	defer func() { _ = dir.Close() }() // it is synced by then, and what failed has been told
+	info, err := dir.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := h.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		// The directory may be a link that was dangling a moment ago: look again.
-		if real, err = h.Path(path); err != nil {
-			return err
-		}
 	case err != nil:
 		return fmt.Errorf("write %s: %w", path, h.asSeen(err, path))
 	case info.Mode()&fs.ModeSymlink != 0:
 		return fmt.Errorf("write %s: %w", path, ErrSymlink)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("write %s: is not a regular file", path)
-	case info.Mode().Perm() == perm && holds(real, data):
+	case info.Mode().Perm() == perm && holds(dir, name, data):
 		return nil
 	}
-	if err := replace(real, data, perm, info); err != nil {
+	if err := replace(dir, name, data, perm, info); err != nil {
 		return fmt.Errorf("write %s: %w", path, h.asSeen(err, path))
 	}
 	return nil
 }
 
-func holds(real string, data []byte) bool {
-	have, err := os.ReadFile(real)
+func holds(dir *os.Root, name string, data []byte) bool {
+	have, err := dir.ReadFile(name)
 	return err == nil && bytes.Equal(have, data)
 }
 
-func replace(real string, data []byte, perm fs.FileMode, old fs.FileInfo) error {
-	f, err := createDraft(real)
+func replace(dir *os.Root, name string, data []byte, perm fs.FileMode, old fs.FileInfo) error {
+	f, err := createDraft(dir, name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // it is synced by then, and what failed has been told
 	if err := fill(f, data, perm, old); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, dir.Remove(draftName(name)))
 	}
-	if err := os.Rename(f.Name(), real); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	if err := dir.Rename(draftName(name), name); err != nil {
+		return errors.Join(err, dir.Remove(draftName(name)))
 	}
-	return SyncDir(filepath.Dir(real))
+	return syncRoot(dir)
 }
 
 // fill gives a draft its owner, its mode and its content, durably.
@@ -124,104 +121,92 @@ func (h *Host) WriteKernel(path, value string) error {
 // Symlink makes path a link to target, atomically. What lies there otherwise is an error,
 // unless it is a link, which is replaced.
 func (h *Host) Symlink(target, path string) error {
-	if err := h.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	real, err := h.Path(path)
+	dir, name, err := h.parent(path, 0o755)
 	if err != nil {
-		return err
+		return fmt.Errorf("link %s: %w", path, err)
 	}
-	info, err := os.Lstat(real)
+	defer func() { _ = dir.Close() }() // as in WriteFile
+	info, err := dir.Lstat(name)
 	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return fmt.Errorf("link %s: something else is there: %w", path, fs.ErrExist)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
-	if err := makeLink(target, real, err == nil); err != nil {
+	if err := makeLink(dir, target, name, err == nil); err != nil {
 		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
-	return SyncDir(filepath.Dir(real))
+	return syncRoot(dir)
 }
 
 // MkdirAll makes a directory and those above it, with mode perm whatever the umask is for
-// those it makes, and durably. One that is there keeps its mode.
+// those it makes, and durably. One that is there keeps its mode. Links are followed as openDir
+// has it.
 func (h *Host) MkdirAll(path string, perm fs.FileMode) error {
-	real, err := h.follow(path)
-	if err != nil {
+	dir, err := h.openDir(path, perm)
+	var made *fs.PathError
+	if errors.As(err, &made) && made.Op == making {
 		return err
 	}
-	info, err := os.Stat(real)
-	if err == nil && info.IsDir() {
-		return nil
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", making, path, err)
 	}
-	if err == nil {
-		return fmt.Errorf("make directory %s: %w", path, syscall.ENOTDIR)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make directory %s: %w", path, h.asSeen(err, path))
-	}
-	if real != filepath.Clean(h.Root) {
-		// What real needs above it, not what path does: path may lead through a dangling link.
-		parent, err := filepath.Rel(h.Root, filepath.Dir(real))
-		if err != nil {
-			return fmt.Errorf("make directory %s: %w", path, err)
-		}
-		if err := h.MkdirAll("/"+parent, perm); err != nil {
-			return err
-		}
-	}
-	if err := makeDirectory(real, perm); err != nil {
-		return fmt.Errorf("make directory %s: %w", path, h.asSeen(err, path))
-	}
-	return SyncDir(filepath.Dir(real))
+	return dir.Close()
 }
 
 // Rename moves a file, durably. Both paths are below Root; the new one's directory exists.
-func (h *Host) Rename(from, to string) error {
-	realFrom, err := h.Path(from)
+func (h *Host) Rename(from, to string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("rename %s to %s: %w", from, to, cause(err))
+		}
+	}()
+	fromDir, fromName, err := h.parent(from, 0)
 	if err != nil {
 		return err
 	}
-	realTo, err := h.Path(to)
+	defer func() { err = errors.Join(err, fromDir.Close()) }()
+	toDir, toName, err := h.parent(to, 0)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(realFrom, realTo); err != nil {
-		return fmt.Errorf("rename %s to %s: %w", from, to, errors.Unwrap(err))
+	defer func() { err = errors.Join(err, toDir.Close()) }()
+	a, err := fromDir.Open(".")
+	if err != nil {
+		return err
 	}
-	return errors.Join(SyncDir(filepath.Dir(realTo)), SyncDir(filepath.Dir(realFrom)))
+	defer func() { err = errors.Join(err, a.Close()) }()
+	b, err := toDir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := unix.Renameat(int(a.Fd()), fromName, int(b.Fd()), toName); err != nil {
+		return err
+	}
+	return errors.Join(b.Sync(), a.Sync())
 }
 
 // Remove removes a file or an empty directory, durably. One that is not there is fine.
-func (h *Host) Remove(path string) error {
-	real, err := h.Path(path)
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(real); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return h.asSeen(err, path)
-	}
-	return SyncDir(filepath.Dir(real))
-}
+func (h *Host) Remove(path string) error { return h.remove(path, (*os.Root).Remove) }
 
 // RemoveAll removes a directory and what is in it, durably; links in it are removed, not
 // followed. One that is not there is fine. It is for directories that are the agent's own.
-func (h *Host) RemoveAll(path string) error {
-	real, err := h.Path(path)
+func (h *Host) RemoveAll(path string) error { return h.remove(path, (*os.Root).RemoveAll) }
+
+func (h *Host) remove(path string, remove func(dir *os.Root, name string) error) error {
+	dir, name, err := h.parent(path, 0)
 	if err != nil {
-		return err
+		return gone(err)
 	}
-	if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	defer func() { _ = dir.Close() }() // as in WriteFile
+	if _, err := dir.Lstat(name); err != nil {
+		return gone(h.asSeen(err, path))
 	}
-	if err := os.RemoveAll(real); err != nil {
-		return h.asSeen(err, path)
+	if err := remove(dir, name); err != nil {
+		return gone(h.asSeen(err, path))
 	}
-	return SyncDir(filepath.Dir(real))
+	return syncRoot(dir)
 }
 
 // originals is where a user's file is kept as it was before the agent's first change to it.

@@ -150,7 +150,7 @@ func TestAReadOnlyEtc(t *testing.T) {
 	}{
 		"fstab":      {swapOf, "/etc/systemd/system", "/etc/fstab", "write /etc/fstab: "},
 		"masks":      {swapOf, "/etc/systemd/system", "/etc/hosts", "mask unit swap.target: "},
-		"no masks":   {swapOf, "/etc/x", "/etc/hosts", "mask unit swap.target: make directory /etc/systemd"},
+		"no masks":   {swapOf, "/etc/x", "/etc/hosts", "mask unit swap.target: link /etc/systemd/system/swap.target: make directory /etc/systemd"},
 		"modules":    {modulesOf, "/etc/modules-load.d", "/etc/hosts", "write /etc/modules-load.d/nodeagent.conf: "},
 		"modules.d":  {modulesOf, "/etc/x", "/etc/hosts", "make directory /etc/modules-load.d: "},
 		"sysctl":     {sysctlsOf, "/etc/sysctl.d", "/etc/hosts", "write /etc/sysctl.d/90-nodeagent.conf: "},

@@ -18,8 +18,8 @@ func TestOwnerOfConfiguration(t *testing.T) {
 		want                    string // "" is accepted
 	}{
 		"root, root's":        {root, root, root, 0o600, ""},
-		"root, a user's":      {root, alice, root, 0o600, "config.yaml is not safe to go by: it belongs to another user; chown it to root"},
-		"root, in a user's":   {root, root, alice, 0o600, "is not safe to go by: it belongs to another user; chown it to root"},
+		"root, a user's":      {root, alice, root, 0o600, "config.yaml is not safe to go by: it belongs to another user (mode 0600); chown root "},
+		"root, in a user's":   {root, root, alice, 0o600, "is not safe to go by: it belongs to another user (mode 0755); chown root "},
 		"owner":               {alice, alice, alice, 0o600, ""},
 		"owner, shared":       {alice, alice, alice, 0o660, "config.yaml is not safe to go by: others can write it (mode 0660); chmod go-w"},
 		"user, root's":        {alice, root, root, 0o644, ""},
