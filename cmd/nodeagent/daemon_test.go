@@ -267,8 +267,8 @@ func TestDaemonBootstraps(t *testing.T) {
 	p.waitTold(t, "STATUS=step 1/", "preflight/host: checking|", "kernel/modules: applying|", "kernel/modules: verifying|", "STATUS=running|")
 	p.waitTold(t, "WATCHDOG=1|", "WATCHDOG=1|", "WATCHDOG=1|")
 	p.waitPage(t, "/metrics", "nodeagent_bootstrap_complete 1", `nodeagent_step_clean{step="kernel/modules"} 1`,
-		`nodeagent_job_runs_total{job="certificates",result="success"}`, `nodeagent_job_next_run_timestamp_seconds{job="drift"}`)
-	if _, page := p.get(t, "/metrics"); strings.Contains(page, `job="snapshot"`) {
+		`nodeagent_job_runs_total{job_name="certificates",result="success"}`, `nodeagent_job_next_run_timestamp_seconds{job_name="drift"}`)
+	if _, page := p.get(t, "/metrics"); strings.Contains(page, `job_name="snapshot"`) {
 		t.Error("a worker has a job for snapshots")
 	}
 	if code, body := p.get(t, "/readyz"); code != http.StatusOK {
