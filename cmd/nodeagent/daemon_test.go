@@ -343,7 +343,7 @@ func TestDaemonRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ config, want string }{
 		"a broken configuration": {"role: wroker\n", `config.yaml:1: role: "wroker" is none of`},
 		"a port that is taken":   {"role: worker\nmetrics: {listen: \"" + taken.Addr().String() + "\"}\n", "listen on metrics.listen: listen tcp " + taken.Addr().String() + ": bind: address already in use"},
-		"a wrong web config":     {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /etc/hostname}\n", "serve metrics: yaml: unmarshal errors"},
+		"a wrong web config":     {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /etc/hostname}\n", "/etc/hostname: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `...` into web.Config"},
 		"no web config":          {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /none.yaml}\n", "metrics.webConfigFile: read secret: open /none.yaml: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,6 +45,9 @@ func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, 
 	if s.metrics.Listen == "" {
 		return s, nil
 	}
+	if warning := s.metrics.Warning(); warning != "" {
+		d.log.Warn("metrics." + warning)
+	}
 	l, err := agent.Listen(ctx, s.metrics.Listen)
 	if err != nil {
 		return nil, err

@@ -104,6 +104,16 @@ func (c MetricsConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Warning is what is allowed and yet is to be told, beginning with the field; "" when there is
+// nothing.
+func (c MetricsConfig) Warning() string {
+	name, _, err := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(name); err != nil || name == "localhost" || ip.IsLoopback() || c.WebConfigFile != "" {
+		return ""
+	}
+	return fmt.Sprintf("listen: %s can be reached from other hosts, and everybody there may read it: give metrics.webConfigFile, with TLS and a password", c.Listen)
+}
+
 // LogConfig is the section "log".
 type LogConfig struct {
 	// Level is debug, info, warn or error.

@@ -29,6 +29,21 @@ var same = cmp.Options{cmpopts.EquateEmpty(), cmp.Transformer("yaml", func(p boo
 	return string(text)
 })}
 
+// An address of loopback, or a file that protects the page, needs no warning.
+func TestMetricsWarning(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"": false, "127.0.0.1:10980": false, "127.8.8.8:1": false, "localhost:10980": false, "[::1]:10980": false,
+		":10980": true, "0.0.0.0:10980": true, "[::]:10980": true, "192.0.2.1:10980": true, "node-1:10980": true,
+	} {
+		if got := (MetricsConfig{Listen: listen}).Warning(); (got != "") != want || want && !strings.Contains(got, listen) {
+			t.Errorf("%q: %q", listen, got)
+		}
+		if got := (MetricsConfig{Listen: listen, WebConfigFile: "/etc/nodeagent/web.yaml"}).Warning(); got != "" {
+			t.Errorf("%q with a web.yaml: %q", listen, got)
+		}
+	}
+}
+
 func mustParse(t *testing.T, text string) Config {
 	t.Helper()
 	cfg, err := Parse("config.yaml", []byte(text))
