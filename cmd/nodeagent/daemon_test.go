@@ -362,3 +362,53 @@ func TestDaemonRefuses(t *testing.T) {
 		})
 	}
 }
+
+// The textfile has the agent's own metrics for anybody to read; a reload that names another file
+// takes the old one away, and a directory that is missing is told and not made.
+func TestDaemonTextfile(t *testing.T) {
+	const dir = "/var/lib/prometheus/node-exporter"
+	config := func(name string) string {
+		return "role: worker\nmetrics: {listen: \"\", textfile: " + name + "}\n"
+	}
+	h := scratch(t, config(dir+"/nodeagent.prom"))
+	if err := h.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, h)
+	written := func(name, want string) func() bool {
+		return func() bool {
+			text, err := h.ReadFile(name)
+			return err == nil && strings.Contains(string(text), want)
+		}
+	}
+	until(t, "the textfile", written(dir+"/nodeagent.prom", "nodeagent_config_loaded 1\n"))
+	until(t, "the next look after the textfile", written(dir+"/nodeagent.prom", "nodeagent_bootstrap_complete 1\n"))
+	info, err := h.Stat(dir + "/nodeagent.prom")
+	if err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	text, err := h.ReadFile(dir + "/nodeagent.prom")
+	if err != nil || regexp.MustCompile(`(?m)^(go|process|promhttp)_`).Match(text) || !strings.Contains(string(text), "# TYPE nodeagent_config_loaded gauge\n") {
+		t.Errorf("%v:\n%s", err, text)
+	}
+
+	write(t, h, configFile, config(dir+"/other.prom"))
+	p.signal(t, syscall.SIGHUP)
+	until(t, "the other textfile", written(dir+"/other.prom", "nodeagent_config_loaded 1\n"))
+	if entries, err := h.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+
+	write(t, h, configFile, config("/srv/none/nodeagent.prom"))
+	p.signal(t, syscall.SIGHUP)
+	until(t, "the missing directory to be told", func() bool {
+		return strings.Contains(p.output(), "textfile not written") && strings.Contains(p.output(), "make it, or name node_exporter's --collector.textfile.directory")
+	})
+	if there, err := h.Exists("/srv"); err != nil || there {
+		t.Errorf("the directory was made: %v, %v", there, err)
+	}
+	if entries, err := h.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	p.stop(t)
+}

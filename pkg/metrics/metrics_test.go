@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -210,5 +211,18 @@ func TestConfigLoaded(t *testing.T) {
 				t.Errorf("%+v: %q is missing:\n%s", test, want, page)
 			}
 		}
+	}
+}
+
+// The textfile is the page without what is the runtime's.
+func TestText(t *testing.T) {
+	m := populated()
+	got, err := m.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`goversion="[^"]*"`).ReplaceAllString(string(got), `goversion=""`)
+	if diff := cmp.Diff(ours(t, m), text); diff != "" {
+		t.Errorf("-page +textfile\n%s", diff)
 	}
 }
