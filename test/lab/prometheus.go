@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// prometheusNames are Debian's packages of what scrapes the agent, and is asked by nobody else.
-const prometheusNames = "prometheus prometheus-node-exporter"
+// prometheusNames are Debian's packages of what scrapes the agent, and of a proxy before it.
+const prometheusNames = "prometheus prometheus-node-exporter nginx"
 
-// Prometheus is the directory of prometheus, promtool and prometheus-node-exporter, in usr/bin:
-// Debian's packages, unpacked and not installed, so that no service of theirs is started.
+// Prometheus is a tree with prometheus, promtool and prometheus-node-exporter in usr/bin, and nginx
+// in usr/sbin: Debian's packages, unpacked and not installed, so that no service is started.
 func Prometheus(ctx context.Context) (string, error) { return Build(ctx, "prometheus") }
 
 func prometheus() artefact {
