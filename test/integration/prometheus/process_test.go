@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait.
-const patience = time.Minute
+// patience bounds every wait: in CI a VM runs beside these programs.
+const patience = 3 * time.Minute
 
 // until waits for something to be so; why is what stands in its way.
 func until(t *testing.T, what string, so func() (why error)) {
