@@ -73,18 +73,19 @@ func TestContents(t *testing.T) {
 	in := input(t)
 	control, data := unpack(t, build(t, in))
 	want := map[string]int64{ // and no other file
-		"./usr/bin/nodeagent":                                  0o755,
-		"./usr/lib/systemd/system/nodeagent.service":           0o644,
-		"./usr/share/bash-completion/completions/nodeagent":    0o644,
-		"./usr/share/doc/nodeagent/changelog.gz":               0o644,
-		"./usr/share/doc/nodeagent/copyright":                  0o644,
-		"./usr/share/doc/nodeagent/examples/config.yaml":       0o644,
-		"./usr/share/doc/nodeagent/sbom.cdx.json":              0o644,
-		"./usr/share/fish/vendor_completions.d/nodeagent.fish": 0o644,
-		"./usr/share/lintian/overrides/nodeagent":              0o644,
-		"./usr/share/man/man5/nodeagent-config.5.gz":           0o644,
-		"./usr/share/man/man8/nodeagent.8.gz":                  0o644,
-		"./usr/share/zsh/vendor-completions/_nodeagent":        0o644,
+		"./usr/bin/nodeagent":                                     0o755,
+		"./usr/lib/systemd/system/nodeagent.service":              0o644,
+		"./usr/share/bash-completion/completions/nodeagent":       0o644,
+		"./usr/share/doc/nodeagent/changelog.gz":                  0o644,
+		"./usr/share/doc/nodeagent/copyright":                     0o644,
+		"./usr/share/doc/nodeagent/examples/config.yaml":          0o644,
+		"./usr/share/doc/nodeagent/examples/nodeagent.rules.yaml": 0o644,
+		"./usr/share/doc/nodeagent/sbom.cdx.json":                 0o644,
+		"./usr/share/fish/vendor_completions.d/nodeagent.fish":    0o644,
+		"./usr/share/lintian/overrides/nodeagent":                 0o644,
+		"./usr/share/man/man5/nodeagent-config.5.gz":              0o644,
+		"./usr/share/man/man8/nodeagent.8.gz":                     0o644,
+		"./usr/share/zsh/vendor-completions/_nodeagent":           0o644,
 	}
 	for name, f := range data {
 		if f.header.Uid != 0 || f.header.Gid != 0 || !f.header.ModTime.Equal(in.Time) {

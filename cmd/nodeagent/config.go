@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -25,6 +26,9 @@ func (a *app) configCommand() *cobra.Command {
 				}
 				if _, err := webConfigFile(h, cfg); err != nil && !h.Offline {
 					return err
+				}
+				if warning := cfg.Metrics.Warning(); warning != "" {
+					fmt.Fprintf(a.stderr, "nodeagent: warning: metrics.%s\n", warning)
 				}
 				_, err = fmt.Fprintf(a.stderr, "%s is fine\n", a.configPath)
 				return err
@@ -53,14 +57,17 @@ func (a *app) printConfig() error {
 	return err
 }
 
-// webConfigFile is the path of metrics.webConfigFile, which others must not be able to read; ""
-// where none is given.
+// webConfigFile is the path of metrics.webConfigFile, which others must not be able to read and
+// which the server has to understand; "" where none is given.
 func webConfigFile(h *host.Host, cfg config.Config) (string, error) {
 	if cfg.Metrics.WebConfigFile == "" {
 		return "", nil
 	}
 	path, err := h.SecretFile(cfg.Metrics.WebConfigFile)
 	if err != nil {
+		return "", fmt.Errorf("metrics.webConfigFile: %w", err)
+	}
+	if err := agent.CheckWebConfig(path); err != nil {
 		return "", fmt.Errorf("metrics.webConfigFile: %w", err)
 	}
 	return path, nil

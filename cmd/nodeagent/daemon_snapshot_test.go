@@ -34,7 +34,7 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 		return m, len(catalog.Backups)
 	}
 	p := start(t, h)
-	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_job_runs_total{job="snapshot",result="failure"} 0`)
+	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_job_runs_total{job_name="snapshot",result="failure"} 0`)
 	first, _ := newest()
 	until(t, "a newer snapshot", func() bool { m, _ := newest(); return m.Time.After(first.Time) })
 	p.stop(t)
@@ -46,7 +46,7 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 		t.Error(err)
 	}
 	p = start(t, h)
-	p.waitPage(t, "/metrics", "nodeagent_job_last_success_timestamp_seconds{job=\"snapshot\"} 1")
+	p.waitPage(t, "/metrics", "nodeagent_job_last_success_timestamp_seconds{job_name=\"snapshot\"} 1")
 	until(t, "a snapshot of the second agent", func() bool { m, _ := newest(); return m.Time.After(last.Time) })
 	p.stop(t)
 }

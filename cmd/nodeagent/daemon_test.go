@@ -267,8 +267,8 @@ func TestDaemonBootstraps(t *testing.T) {
 	p.waitTold(t, "STATUS=step 1/", "preflight/host: checking|", "kernel/modules: applying|", "kernel/modules: verifying|", "STATUS=running|")
 	p.waitTold(t, "WATCHDOG=1|", "WATCHDOG=1|", "WATCHDOG=1|")
 	p.waitPage(t, "/metrics", "nodeagent_bootstrap_complete 1", `nodeagent_step_clean{step="kernel/modules"} 1`,
-		`nodeagent_job_runs_total{job="certificates",result="success"}`, `nodeagent_job_next_run_timestamp_seconds{job="drift"}`)
-	if _, page := p.get(t, "/metrics"); strings.Contains(page, `job="snapshot"`) {
+		`nodeagent_job_runs_total{job_name="certificates",result="success"}`, `nodeagent_job_next_run_timestamp_seconds{job_name="drift"}`)
+	if _, page := p.get(t, "/metrics"); strings.Contains(page, `job_name="snapshot"`) {
 		t.Error("a worker has a job for snapshots")
 	}
 	if code, body := p.get(t, "/readyz"); code != http.StatusOK {
@@ -343,7 +343,7 @@ func TestDaemonRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ config, want string }{
 		"a broken configuration": {"role: wroker\n", `config.yaml:1: role: "wroker" is none of`},
 		"a port that is taken":   {"role: worker\nmetrics: {listen: \"" + taken.Addr().String() + "\"}\n", "listen on metrics.listen: listen tcp " + taken.Addr().String() + ": bind: address already in use"},
-		"a wrong web config":     {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /etc/hostname}\n", "serve metrics: yaml: unmarshal errors"},
+		"a wrong web config":     {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /etc/hostname}\n", "/etc/hostname: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `...` into web.Config"},
 		"no web config":          {"role: worker\nmetrics: {listen: \"127.0.0.1:0\", webConfigFile: /none.yaml}\n", "metrics.webConfigFile: read secret: lstat /none.yaml: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -361,4 +361,54 @@ func TestDaemonRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The textfile has the agent's own metrics for anybody to read; a reload that names another file
+// takes the old one away, and a directory that is missing is told and not made.
+func TestDaemonTextfile(t *testing.T) {
+	const dir = "/var/lib/prometheus/node-exporter"
+	config := func(name string) string {
+		return "role: worker\nmetrics: {listen: \"\", textfile: " + name + "}\n"
+	}
+	h := scratch(t, config(dir+"/nodeagent.prom"))
+	if err := h.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, h)
+	written := func(name, want string) func() bool {
+		return func() bool {
+			text, err := h.ReadFile(name)
+			return err == nil && strings.Contains(string(text), want)
+		}
+	}
+	until(t, "the textfile", written(dir+"/nodeagent.prom", "nodeagent_config_loaded 1\n"))
+	until(t, "the next look after the textfile", written(dir+"/nodeagent.prom", "nodeagent_bootstrap_complete 1\n"))
+	info, err := h.Stat(dir + "/nodeagent.prom")
+	if err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	text, err := h.ReadFile(dir + "/nodeagent.prom")
+	if err != nil || regexp.MustCompile(`(?m)^(go|process|promhttp)_`).Match(text) || !strings.Contains(string(text), "# TYPE nodeagent_config_loaded gauge\n") {
+		t.Errorf("%v:\n%s", err, text)
+	}
+
+	write(t, h, configFile, config(dir+"/other.prom"))
+	p.signal(t, syscall.SIGHUP)
+	until(t, "the other textfile", written(dir+"/other.prom", "nodeagent_config_loaded 1\n"))
+	if entries, err := h.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+
+	write(t, h, configFile, config("/srv/none/nodeagent.prom"))
+	p.signal(t, syscall.SIGHUP)
+	until(t, "the missing directory to be told", func() bool {
+		return strings.Contains(p.output(), "textfile not written") && strings.Contains(p.output(), "make it, or name node_exporter's --collector.textfile.directory")
+	})
+	if there, err := h.Exists("/srv"); err != nil || there {
+		t.Errorf("the directory was made: %v, %v", there, err)
+	}
+	if entries, err := h.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	p.stop(t)
 }

@@ -73,12 +73,18 @@ func (s *session) announce(jobs []agent.Job) {
 		s.log.Warn("state not read", "err", err)
 	}
 	for _, name := range []string{jobCerts, jobDrift, jobNode, jobSnapshot} {
-		if !slices.ContainsFunc(jobs, func(j agent.Job) bool { return j.Name == name }) {
+		i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Name == name })
+		if i < 0 {
 			s.daemon.metrics.JobGone(name)
 			continue
 		}
 		was := state.Jobs[name]
 		s.daemon.metrics.JobKnown(name, was.LastRun, was.LastSuccess)
+		due := time.Time{}
+		if !was.LastSuccess.IsZero() {
+			due = jobs[i].Next(was.LastSuccess)
+		}
+		s.daemon.metrics.JobDue(name, due)
 	}
 	for _, st := range s.machine.steps {
 		if st.Apply != nil || st.Wait > 0 {
@@ -101,6 +107,7 @@ func (s *session) observeJob(e agent.JobEvent) {
 		if e.Err != nil {
 			s.log.Error("job failed", "job", e.Job, "err", e.Err, "next", e.Next)
 		} else {
+			s.daemon.metrics.JobDue(e.Job, e.Next)
 			s.log.Debug("job done", "job", e.Job, "took", e.Took.String())
 		}
 	}
@@ -156,7 +163,7 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 		var newest metrics.Snapshot
 		if len(catalog.Backups) > 0 {
 			b := catalog.Backups[0]
-			newest = metrics.Snapshot{Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
+			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.cfg.Backup.Next(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
 		if i == 0 || newest.Taken.Before(last) {

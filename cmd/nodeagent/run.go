@@ -50,6 +50,7 @@ type daemon struct {
 	level   slog.LevelVar
 	// flapping outlives a reload: what keeps coming back does not stop for one.
 	flapping agent.Flapping
+	textfile string // that the session before this one wrote
 }
 
 // run loads the configuration and runs with it, until ctx is done; each SIGHUP loads it anew,

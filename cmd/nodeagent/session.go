@@ -34,6 +34,7 @@ type session struct {
 
 func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, error) {
 	s := &session{daemon: d, metrics: config.Default().Metrics}
+	defer func() { d.leaveTextfile(s.metrics.Textfile) }()
 	if cfg != nil {
 		s.metrics = cfg.Metrics
 		m, err := newMachine(d.host, *cfg)
@@ -44,6 +45,9 @@ func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, 
 	}
 	if s.metrics.Listen == "" {
 		return s, nil
+	}
+	if warning := s.metrics.Warning(); warning != "" {
+		d.log.Warn("metrics." + warning)
 	}
 	l, err := agent.Listen(ctx, s.metrics.Listen)
 	if err != nil {
@@ -65,6 +69,9 @@ func (s *session) run(ctx context.Context) error {
 			defer stop() // without its server the session is not what was asked for
 			serveErr = s.server().Serve(ctx, s.listen, s.metrics.WebConfigFile)
 		})
+	}
+	if s.metrics.Textfile != "" {
+		wg.Go(func() { s.keepTextfile(ctx) })
 	}
 	wg.Go(func() { s.tell(agent.FeedWatchdog(ctx, s.notify, s.healthy)) })
 	if s.machine == nil {

@@ -26,11 +26,13 @@ func metricList() ([]metric, error) {
 	m.DriftFlapping("step", 0)
 	m.JobKnown("job", time.Time{}, time.Time{})
 	m.JobNext("job", time.Time{})
+	m.JobDue("job", time.Time{})
 	m.Certificates([]metrics.Certificate{{}}, []string{""})
 	m.Snapshots("store", 0, metrics.Snapshot{})
 	m.StepApplied("step", true, 0)
 	m.Bootstrapped(false, time.Time{})
 	m.Unit("unit", "", false)
+	m.NodeKnown(false, false)
 	m.NodeVersions(metrics.Versions{})
 	m.ConfigLoaded(true, false, time.Time{})
 

@@ -71,9 +71,13 @@ func (s Server) Serve(ctx context.Context, l net.Listener, webConfigFile string)
 	if err != nil {
 		return err
 	}
+	if err := CheckWebConfig(webConfigFile); err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	log := discreet{s.Log.Handler()}
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(log, slog.LevelWarn),
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -82,7 +86,7 @@ func (s Server) Serve(ctx context.Context, l net.Listener, webConfigFile string)
 		stopped <- server.Shutdown(limit)
 	})
 	defer stop()
-	err = web.Serve(l, server, &web.FlagConfig{WebConfigFile: &webConfigFile}, s.Log)
+	err = web.Serve(l, server, &web.FlagConfig{WebConfigFile: &webConfigFile}, slog.New(log))
 	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
 		return <-stopped
 	}

@@ -2,23 +2,17 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-
-	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
 )
 
 func testServer(t *testing.T) Server {
@@ -163,79 +157,5 @@ func TestPortTaken(t *testing.T) {
 	_, err = Listen(t.Context(), l.Addr().String())
 	if err == nil || !strings.Contains(err.Error(), "metrics.listen") || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("got %v, want the key, the address and why", err)
-	}
-}
-
-// An exporter-toolkit file gives TLS with a client's certificate, and basic auth.
-func TestWebConfig(t *testing.T) {
-	root := t.TempDir()
-	if err := certstest.Write(root, certstest.Options{Now: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	pki := filepath.Join(root, certstest.Dir, "pki")
-	// The hash of "open sesame", of the least cost.
-	const hash = "$2a$04$dNM5hMkAD6ewDFY41QRuuOnITsiE7ndX0P/feQ1B6okw.VSkQI73y"
-	config := filepath.Join(root, "web.yaml")
-	text := "tls_server_config:\n  cert_file: " + pki + "/apiserver.crt\n  key_file: " + pki + "/apiserver.key\n" +
-		"  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: " + pki + "/ca.crt\n" +
-		"basic_auth_users:\n  prometheus: " + hash + "\n"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	address, stop := serve(t, testServer(t), config)
-	pair, err := tls.LoadX509KeyPair(pki+"/apiserver-kubelet-client.crt", pki+"/apiserver-kubelet-client.key")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := os.ReadFile(pki + "/ca.crt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}}
-	for _, test := range []struct {
-		user, password string
-		code           int
-	}{{"", "", 401}, {"prometheus", "guess", 401}, {"prometheus", "open sesame", 200}} {
-		if code, _, body := get(t, client, "https://"+address+"/metrics", test.user, test.password); code != test.code {
-			t.Errorf("%q %q: %d, want %d: %s", test.user, test.password, code, test.code, body)
-		}
-	}
-	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	if resp, err := stranger.Get("https://" + address + "/metrics"); err == nil {
-		_ = resp.Body.Close()
-		t.Errorf("without a client's certificate: %s", resp.Status)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestBrokenWebConfig(t *testing.T) {
-	for name, text := range map[string]string{"not there": "", "unknown key": "tls: {}\n", "no certificate": "tls_server_config: {cert_file: /none, key_file: /none}\n"} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "web.yaml")
-			if text != "" {
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			l, err := Listen(t.Context(), "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			err = testServer(t).Serve(ctx, l, file)
-			if err == nil || ctx.Err() != nil || !strings.HasPrefix(err.Error(), "serve metrics: ") {
-				t.Errorf("served with a broken web.yaml: %v", err)
-			}
-			if again, err := Listen(t.Context(), l.Addr().String()); err != nil {
-				t.Errorf("the port is not given back: %v", err)
-			} else {
-				_ = again.Close()
-			}
-		})
 	}
 }

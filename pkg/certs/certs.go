@@ -68,12 +68,15 @@ const (
 )
 
 // Inventory lists every certificate of a kubeadm host: the *.crt and *.pem files below
-// /etc/kubernetes/pki, those in or named by the kubeconfigs /etc/kubernetes/*.conf, and
-// kubelet's. It is sorted by path, user, kind and index.
+// /etc/kubernetes/pki, those in or named by the kubeconfigs /etc/kubernetes/*.conf, kubelet's, and
+// what the static pods and the kubelet's configuration name. It is sorted by path, user, kind and
+// index.
 //
 // Directories and files that are not there are no certificates: a worker has no pki. A file
-// that is there and cannot be read, or that a kubeconfig names and is not there, is a Problem
-// and does not end the inventory, and what else a broken file holds is listed all the same.
+// that is there and cannot be read is a Problem
+// and does not end the inventory, and what else a broken file holds is listed all the same. So is
+// a file that a kubeconfig, a static pod's flag or the kubelet's configuration names and that is
+// not there.
 // The error is of a root that is no directory.
 func Inventory(h *host.Host) ([]Certificate, []Problem, error) {
 	info, err := h.Stat("/")
@@ -89,6 +92,7 @@ func Inventory(h *host.Host) ([]Certificate, []Problem, error) {
 	s.file(kubeletDir+"/kubelet-server-current.pem", KubeletServer)
 	s.file(kubeletDir+"/kubelet.crt", KubeletServer)
 	s.kubeconfigs(kubernetesDir)
+	s.users()
 
 	slices.SortFunc(s.list, compare)
 	slices.SortStableFunc(s.problems, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })

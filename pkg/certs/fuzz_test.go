@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 )
@@ -61,6 +62,24 @@ func FuzzReadKubeconfig(f *testing.F) {
 				if _, err := readPEM(s.pem); err != nil && strings.Contains(err.Error(), canary) {
 					t.Errorf("%s: the error quotes the data: %v", s.owner, err)
 				}
+			}
+		}
+	})
+}
+
+// What a manifest names is an absolute path of the host, whatever the manifest is.
+func FuzzNamedByPod(f *testing.F) {
+	for _, seed := range []string{
+		"", "spec: 7", "spec: {containers: [{command: [a, -f=/x/b.crt], volumeMounts: [{name: v, mountPath: /x}]}], volumes: [{name: v, hostPath: {path: /y}}]}",
+		"spec: {containers: [{args: [--kubeconfig, /x], volumeMounts: [{name: v, mountPath: x}]}], volumes: [{name: v, hostPath: {path: y}}]}",
+		"spec: {containers: [{args: [-a=/../b.pem, --b], volumeMounts: [{name: v, mountPath: /}]}], volumes: [{name: v, hostPath: {path: /}}]}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, file := range append(namedByPod(data), namedByKubelet(data)...) {
+			if !path.IsAbs(file) || path.Clean(file) != file {
+				t.Errorf("%q is named", file)
 			}
 		}
 	})

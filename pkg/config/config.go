@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -88,6 +89,10 @@ type MetricsConfig struct {
 	// absolute path, or "credential:NAME" for a systemd credential. Its hashes of passwords are
 	// secrets, so that the file is refused when others can read it.
 	WebConfigFile string `yaml:"webConfigFile"`
+	// Textfile is a file for node_exporter's textfile collector, which gets the agent's own metrics
+	// whenever they have changed, looked at every 15 seconds: an absolute path that ends in .prom,
+	// in a directory that is there. Nothing is written when it is empty.
+	Textfile string `yaml:"textfile"`
 }
 
 // Validate says what is wrong with the section.
@@ -101,7 +106,20 @@ func (c MetricsConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("webConfigFile: %w", err))
 		}
 	}
+	if c.Textfile != "" && (!filepath.IsAbs(c.Textfile) || filepath.Ext(c.Textfile) != ".prom") {
+		errs = append(errs, fmt.Errorf("textfile: %q is no absolute path that ends in .prom: node_exporter reads no others", c.Textfile))
+	}
 	return errors.Join(errs...)
+}
+
+// Warning is what is allowed and yet is to be told, beginning with the field; "" when there is
+// nothing.
+func (c MetricsConfig) Warning() string {
+	name, _, err := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(name); err != nil || name == "localhost" || ip.IsLoopback() || c.WebConfigFile != "" {
+		return ""
+	}
+	return fmt.Sprintf("listen: %s can be reached from other hosts, and everybody there may read it: give metrics.webConfigFile, with TLS and a password", c.Listen)
 }
 
 // LogConfig is the section "log".

@@ -29,6 +29,21 @@ var same = cmp.Options{cmpopts.EquateEmpty(), cmp.Transformer("yaml", func(p boo
 	return string(text)
 })}
 
+// An address of loopback, or a file that protects the page, needs no warning.
+func TestMetricsWarning(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"": false, "127.0.0.1:10980": false, "127.8.8.8:1": false, "localhost:10980": false, "[::1]:10980": false,
+		":10980": true, "0.0.0.0:10980": true, "[::]:10980": true, "192.0.2.1:10980": true, "node-1:10980": true,
+	} {
+		if got := (MetricsConfig{Listen: listen}).Warning(); (got != "") != want || want && !strings.Contains(got, listen) {
+			t.Errorf("%q: %q", listen, got)
+		}
+		if got := (MetricsConfig{Listen: listen, WebConfigFile: "/etc/nodeagent/web.yaml"}).Warning(); got != "" {
+			t.Errorf("%q with a web.yaml: %q", listen, got)
+		}
+	}
+}
+
 func mustParse(t *testing.T, text string) Config {
 	t.Helper()
 	cfg, err := Parse("config.yaml", []byte(text))
@@ -96,6 +111,8 @@ func TestComplaints(t *testing.T) {
 		"relative add-on":         {"role: worker\naddons:\n- /a.yaml\n- b.yaml\n", `config.yaml:4: addons[1]: "b.yaml" is not an absolute path`},
 		"log":                     {"role: worker\nlog:\n  level: loud\n  format: xml\n", "config.yaml:3: log.level: \"loud\" is none of debug, info, warn, error\nconfig.yaml:4: log.format: \"xml\" is none of auto, text, json"},
 		"metrics":                 {"role: worker\nmetrics:\n  listen: 10980\n  webConfigFile: web.yaml\n", "config.yaml:3: metrics.listen: must be a string: write \"10980\" in quotes\nconfig.yaml:4: metrics.webConfigFile: is neither an absolute path nor credential:NAME"},
+		"textfile":                {"role: worker\nmetrics: {textfile: /var/lib/node-exporter/nodeagent.txt}\n", `config.yaml:2: metrics.textfile: "/var/lib/node-exporter/nodeagent.txt" is no absolute path that ends in .prom: node_exporter reads no others`},
+		"textfile, relative":      {"role: worker\nmetrics: {textfile: nodeagent.prom}\n", `config.yaml:2: metrics.textfile: "nodeagent.prom" is no absolute path that ends in .prom: node_exporter reads no others`},
 		"listen":                  {"role: worker\nmetrics: {listen: localhost}\n", `config.yaml:2: metrics.listen: "localhost" is not an address and port like 127.0.0.1:10980`},
 		"no store":                {"role: worker\nbackup: {stores: []}\n", "config.yaml:2: backup.stores: none is given, so that backups would go nowhere"},
 		"store of no kind":        {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file"},

@@ -29,6 +29,7 @@ type Metrics struct {
 	jobLastRun     *prometheus.GaugeVec
 	jobLastSuccess *prometheus.GaugeVec
 	jobNextRun     *prometheus.GaugeVec
+	jobDue         *prometheus.GaugeVec
 	jobDuration    *prometheus.GaugeVec
 
 	certNotAfter   *prometheus.GaugeVec
@@ -36,6 +37,7 @@ type Metrics struct {
 	certUnreadable *prometheus.GaugeVec
 
 	snapshotTime     *prometheus.GaugeVec
+	snapshotDue      *prometheus.GaugeVec
 	snapshotSize     *prometheus.GaugeVec
 	snapshotRevision *prometheus.GaugeVec
 	snapshotKeys     *prometheus.GaugeVec
@@ -73,17 +75,20 @@ func New(version, revision string) *Metrics {
 		stepApply:    f.vec("step_apply_duration_seconds", "How long the step's last apply, or its wait where it only waits, took without its checks; absent for a step that was never applied.", "step"),
 		stepApplies:  f.counters("step_applies_total", "Applies of the step by the daemon, by result. What differs afterwards has failed.", "step", "result"),
 
-		jobRuns:        f.counters("job_runs_total", "Runs of the job, by result.", "job", "result"),
-		jobLastRun:     f.vec("job_last_run_timestamp_seconds", "When the job last ended, whatever its result; 0 before.", "job"),
-		jobLastSuccess: f.vec("job_last_success_timestamp_seconds", "When the job last ended well; 0 before.", "job"),
-		jobNextRun:     f.vec("job_next_run_timestamp_seconds", "When the job is due next.", "job"),
-		jobDuration:    f.vec("job_duration_seconds", "How long the job's last run took.", "job"),
+		// Not "job": that label is Prometheus's own, and a scrape renames ours.
+		jobRuns:        f.counters("job_runs_total", "Runs of the job, by result.", "job_name", "result"),
+		jobLastRun:     f.vec("job_last_run_timestamp_seconds", "When the job last ended, whatever its result; 0 before.", "job_name"),
+		jobLastSuccess: f.vec("job_last_success_timestamp_seconds", "When the job last ended well; 0 before.", "job_name"),
+		jobNextRun:     f.vec("job_next_run_timestamp_seconds", "When the job is due next, which after a failure is soon.", "job_name"),
+		jobDue:         f.vec("job_due_timestamp_seconds", "When the job is due after its last success, however often it failed since; 0 before the first.", "job_name"),
+		jobDuration:    f.vec("job_duration_seconds", "How long the job's last run took.", "job_name"),
 
 		certNotAfter:   f.vec("certificate_not_after_timestamp_seconds", "When the certificate expires; of a file with several, the first to expire.", "path", "user", "kind"),
 		certNotBefore:  f.vec("certificate_not_before_timestamp_seconds", "When the certificate that expires first begins to be valid.", "path", "user", "kind"),
-		certUnreadable: f.vec("certificate_unreadable", "1 for a file that should hold certificates and cannot be read or parsed.", "path"),
+		certUnreadable: f.vec("certificate_unreadable", "1 for a file that should hold certificates and cannot be read or parsed, or that is gone although a kubeconfig, a static pod or the kubelet's configuration names it.", "path"),
 
 		snapshotTime:     f.vec("etcd_snapshot_last_success_timestamp_seconds", "When the newest verified etcd snapshot in the store was taken; 0 when there is none.", "store"),
+		snapshotDue:      f.vec("etcd_snapshot_due_timestamp_seconds", "When, by the schedule, the store is to have a newer verified etcd snapshot than it has; 0 when there is none.", "store"),
 		snapshotSize:     f.vec("etcd_snapshot_size_bytes", "Size of the newest verified etcd snapshot in the store.", "store"),
 		snapshotRevision: f.vec("etcd_snapshot_revision", "etcd revision of the newest verified snapshot in the store.", "store"),
 		snapshotKeys:     f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
@@ -171,9 +176,9 @@ func (m *Metrics) JobKnown(name string, lastRun, lastSuccess time.Time) {
 
 // JobGone removes the series of a job that is no longer configured.
 func (m *Metrics) JobGone(name string) {
-	labels := prometheus.Labels{"job": name}
+	labels := prometheus.Labels{"job_name": name}
 	m.jobRuns.DeletePartialMatch(labels)
-	for _, v := range []*prometheus.GaugeVec{m.jobLastRun, m.jobLastSuccess, m.jobNextRun, m.jobDuration} {
+	for _, v := range []*prometheus.GaugeVec{m.jobLastRun, m.jobLastSuccess, m.jobNextRun, m.jobDue, m.jobDuration} {
 		v.DeletePartialMatch(labels)
 	}
 }
@@ -181,6 +186,11 @@ func (m *Metrics) JobGone(name string) {
 // JobNext reports when a job is due.
 func (m *Metrics) JobNext(name string, at time.Time) {
 	m.jobNextRun.WithLabelValues(name).Set(seconds(at))
+}
+
+// JobDue reports when a job is due after its last success; the zero time is before the first.
+func (m *Metrics) JobDue(name string, at time.Time) {
+	m.jobDue.WithLabelValues(name).Set(seconds(at))
 }
 
 // JobDone reports the end of a job's run.
@@ -232,7 +242,7 @@ func (m *Metrics) Certificates(list []Certificate, unreadable []string) {
 
 // Snapshot is what is exported of the newest snapshot in a store.
 type Snapshot struct {
-	Taken          time.Time
+	Taken, Due     time.Time // Due is when a newer one is to be there
 	Size           int64
 	Revision, Keys int64
 }
@@ -242,6 +252,7 @@ type Snapshot struct {
 func (m *Metrics) Snapshots(store string, stored int, newest Snapshot) {
 	m.snapshotsStored.WithLabelValues(store).Set(float64(stored))
 	m.snapshotTime.WithLabelValues(store).Set(seconds(newest.Taken))
+	m.snapshotDue.WithLabelValues(store).Set(seconds(newest.Due))
 	m.snapshotSize.WithLabelValues(store).Set(float64(newest.Size))
 	m.snapshotRevision.WithLabelValues(store).Set(float64(newest.Revision))
 	m.snapshotKeys.WithLabelValues(store).Set(float64(newest.Keys))

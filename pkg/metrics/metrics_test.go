@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -28,13 +29,14 @@ func populated() *Metrics {
 	m.JobKnown("drift", time.Time{}, time.Time{})
 	m.JobKnown("snapshot", noon.Add(-time.Hour), noon.Add(-2*time.Hour))
 	m.JobNext("snapshot", noon.Add(time.Hour))
+	m.JobDue("snapshot", noon.Add(4*time.Hour))
 	m.JobDone("snapshot", true, 3*time.Second, noon)
 	m.JobDone("snapshot", false, time.Second, noon.Add(time.Minute))
 	m.Certificates([]Certificate{
 		{Path: "/etc/kubernetes/admin.conf", User: "kubernetes-admin", Kind: "kubeconfig", NotBefore: noon, NotAfter: noon.AddDate(1, 0, 0)},
 		{Path: "/etc/kubernetes/pki/ca.crt", Kind: "ca", NotBefore: noon, NotAfter: noon.AddDate(10, 0, 0)},
 	}, []string{"/etc/kubernetes/pki/broken.crt"})
-	m.Snapshots("file:/var/lib/nodeagent/backups", 28, Snapshot{Taken: noon, Size: 4096, Revision: 1234, Keys: 56})
+	m.Snapshots("file:/var/lib/nodeagent/backups", 28, Snapshot{Taken: noon, Due: noon.Add(6 * time.Hour), Size: 4096, Revision: 1234, Keys: 56})
 	m.Snapshots("file:/empty", 0, Snapshot{})
 	m.StepKnown("kernel/swap", 0)
 	m.StepKnown("kernel/sysctl", 700*time.Millisecond)
@@ -145,6 +147,9 @@ func TestVanishedFiles(t *testing.T) {
 // A node that nobody can ask for is not Ready, and that is told apart from one that is not.
 func TestNode(t *testing.T) {
 	m := New("", "")
+	if page := ours(t, m); strings.Contains(page, "nodeagent_node_") {
+		t.Errorf("a node's metrics before anybody has looked at one:\n%s", page)
+	}
 	want := func(lines ...string) {
 		t.Helper()
 		page := ours(t, m)
@@ -183,7 +188,7 @@ func TestJobGone(t *testing.T) {
 	m := populated()
 	m.JobGone("snapshot")
 	page := ours(t, m)
-	if strings.Contains(page, `job="snapshot"`) || !strings.Contains(page, `job="drift"`) {
+	if strings.Contains(page, `job_name="snapshot"`) || !strings.Contains(page, `job_name="drift"`) {
 		t.Errorf("after the job is gone:\n%s", page)
 	}
 }
@@ -206,5 +211,18 @@ func TestConfigLoaded(t *testing.T) {
 				t.Errorf("%+v: %q is missing:\n%s", test, want, page)
 			}
 		}
+	}
+}
+
+// The textfile is the page without what is the runtime's.
+func TestText(t *testing.T) {
+	m := populated()
+	got, err := m.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`goversion="[^"]*"`).ReplaceAllString(string(got), `goversion=""`)
+	if diff := cmp.Diff(ours(t, m), text); diff != "" {
+		t.Errorf("-page +textfile\n%s", diff)
 	}
 }

@@ -198,7 +198,7 @@ func (a agent) snapshots(ctx context.Context, d *daemon, count, keys int) (int, 
 }
 
 // shown are the metrics that the demo picks out.
-var shown = regexp.MustCompile(`(?m)^nodeagent_(certificate_not_after_timestamp_seconds\{.*apiserver\.crt|etcd_snapshot|job_runs_total\{job="snapshot"|step_clean\{step="kernel).*\n`)
+var shown = regexp.MustCompile(`(?m)^nodeagent_(certificate_not_after_timestamp_seconds\{.*apiserver\.crt|etcd_snapshot|job_runs_total\{job_name="snapshot"|step_clean\{step="kernel).*\n`)
 
 func (a agent) showMetrics(ctx context.Context, d *daemon, url string) error {
 	a.out.printf("$ curl -s %s | grep ...", url)

@@ -118,7 +118,7 @@ func isAdopted(ctx context.Context, t *testing.T, v *vm.VM) {
 	same(ctx, t, v, func() {
 		// Two runs of the job drift: one may have begun before the difference was there.
 		v.MustRun(ctx, t, "systemctl start nodeagent")
-		v.Eventually(ctx, t, 4*time.Minute, scrape+` | grep -E 'nodeagent_job_runs_total\{job="drift",result="success"\} [2-9]'`)
+		v.Eventually(ctx, t, 4*time.Minute, scrape+` | grep -E 'nodeagent_job_runs_total\{job_name="drift",result="success"\} [2-9]'`)
 		v.MustRun(ctx, t, scrape+` | grep -Fx >/dev/null 'nodeagent_step_clean{step="kernel/swap"} 0'`)
 		v.MustRun(ctx, t, scrape+` | grep -Fx >/dev/null 'nodeagent_step_clean{step="kernel/sysctl"} 0'`)
 	})

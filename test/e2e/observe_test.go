@@ -143,7 +143,7 @@ func metricsAreGood(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Errorf("nodeagent_bootstrap_complete is %v", got)
 	}
 	for _, job := range []string{"snapshot", "certificates", "drift"} {
-		if got := one("nodeagent_job_last_success_timestamp_seconds", map[string]string{"job": job}); time.Since(time.Unix(int64(got), 0)) > 10*time.Minute {
+		if got := one("nodeagent_job_last_success_timestamp_seconds", map[string]string{"job_name": job}); time.Since(time.Unix(int64(got), 0)) > 10*time.Minute {
 			t.Errorf("job %s last succeeded at %v", job, got)
 		}
 	}

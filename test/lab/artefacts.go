@@ -19,6 +19,7 @@ func artefacts() []artefact {
 		proxyBase(),
 		images(),
 		labnet(),
+		prometheus(),
 		rootfs(),
 		vmImage(),
 	}
