@@ -41,7 +41,7 @@ var harmlessKeys = []string{
 	"addons", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
 	"containerd.mirrors.registry", "containerd.proxy.noProxy", "drift.mode", "images.archives", "kernel.modules", "kernel.swap",
 	"kernel.sysctls.name", "kernel.sysctls.value", "kubeadm.certSANs", "kubeadm.controlPlaneEndpoint", "kubeadm.hardening.auditPolicyFile",
-	"kubeadm.join", "kubeadm.patches", "log.format", "log.level", "metrics.listen", "network.cni", "network.podSubnet", "network.serviceSubnet",
+	"kubeadm.join", "kubeadm.patches", "log.format", "log.level", "metrics.listen", "metrics.textfile", "network.cni", "network.podSubnet", "network.serviceSubnet",
 	"node.adminKubeconfigFor", "node.address", "node.name", "packages.containerd", "packages.kubernetesVersion",
 	"packages.repository.keyFile", "preflight.ignore", "role",
 }
