@@ -33,7 +33,7 @@ func TestContainerdConfigValidate(t *testing.T) {
 		"CA of http":   {mirror(func(e *EndpointConfig) { *e = EndpointConfig{URL: "http://x", CAFile: "/ca"} }), "caFile: has no use"},
 		"relative CA":  {mirror(func(e *EndpointConfig) { e.CAFile = "ca.pem" }), `caFile: "ca.pem" is not an absolute path`},
 		"half":         {mirror(func(e *EndpointConfig) { e.PasswordFile = "" }), "go together"},
-		"password":     {mirror(func(e *EndpointConfig) { e.PasswordFile = "secret" }), "passwordFile: \"secret\" is neither"},
+		"password":     {mirror(func(e *EndpointConfig) { e.PasswordFile = "secret" }), "passwordFile: is neither"},
 		"proxy user":   {ContainerdConfig{Proxy: ProxyConfig{HTTPS: "http://me:hunter2@p:1"}}, "proxy.https: holds a user"},
 		"proxy URL":    {ContainerdConfig{Proxy: ProxyConfig{HTTP: "p:3128"}}, "proxy.http: is not a URL"},
 		"quotes":       {ContainerdConfig{Proxy: ProxyConfig{HTTP: `http://p:3128/"`}}, "proxy.http: is not a URL"},

@@ -35,6 +35,11 @@ func (h *Host) openDir(path string, create fs.FileMode) (dir *os.Root, err error
 		return nil, fmt.Errorf("resolve %q: not an absolute path", path)
 	}
 	root, err := os.OpenRoot(h.Root)
+	if errors.Is(err, fs.ErrNotExist) && create != 0 { // an image that is begun
+		if err = errors.Join(os.Mkdir(h.Root, create), os.Chmod(h.Root, create)); err == nil {
+			root, err = os.OpenRoot(h.Root)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
