@@ -33,7 +33,7 @@ func (a *app) listCertificates(now time.Time) error {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "FILE\tUSER\tKIND\tEXPIRES\tLEFT")
 		for _, c := range list {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Path, c.User, c.Kind, c.NotAfter.UTC().Format(time.RFC3339), days(c.NotAfter, now))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Path, c.User, c.Kind, c.NotAfter.UTC().Format(time.RFC3339), left(c, now))
 		}
 		return t.Flush()
 	})
@@ -49,10 +49,14 @@ func (a *app) listCertificates(now time.Time) error {
 	return nil
 }
 
-func days(t, now time.Time) string {
-	left := t.Sub(now)
-	if left <= 0 {
+// left is how long a certificate is valid still.
+func left(c certs.Certificate, now time.Time) string {
+	switch span := c.NotAfter.Sub(now); {
+	case span <= 0:
 		return "expired"
+	case now.Before(c.NotBefore):
+		return "not yet valid"
+	default:
+		return fmt.Sprintf("%dd", int(span.Hours()/24))
 	}
-	return fmt.Sprintf("%dd", int(left.Hours()/24))
 }

@@ -161,8 +161,7 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 			return time.Time{}
 		}
 		var newest metrics.Snapshot
-		if len(catalog.Backups) > 0 {
-			b := catalog.Backups[0]
+		if b, there := catalog.Newest(time.Now()); there {
 			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.cfg.Backup.Next(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)

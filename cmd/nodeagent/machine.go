@@ -31,6 +31,8 @@ type machine struct {
 	steps    []step.Step
 	// unit asks systemd for the state of a unit.
 	unit func(ctx context.Context, name string) (systemd.State, error)
+	// synced says whether something keeps the clock right.
+	synced func() (bool, error)
 	// patience is how long a lock is waited for; waiting is told who holds it.
 	patience time.Duration
 	waiting  func(holder string)
@@ -49,7 +51,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, patience: lockPatience, waiting: func(string) {}}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {

@@ -137,6 +137,7 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	m.addJobs(&s, state, f)
 	m.addCertificates(&s, f)
 	m.addSnapshots(ctx, &s, f)
+	s.Problems = append(clockProblems(s, m.synced), s.Problems...)
 	s.Judge()
 	return s
 }
@@ -194,6 +195,8 @@ func (m *machine) addCertificates(s *agent.Status, f *findings) {
 		s.Certificates = append(s.Certificates, row)
 		end := row.NotAfter.UTC().Format(time.DateOnly)
 		switch row.State(s.Now) {
+		case "early":
+			f.wrong("timedatectl", "%s is valid only from %s", row.Path, row.NotBefore.UTC().Format(time.DateTime)+" UTC")
 		case "expired":
 			f.wrong(renewal(c), "%s expired %s, %s", row.Path, agent.Ago(row.NotAfter, s.Now), end)
 		case "error":
@@ -231,14 +234,14 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 		if !made(s) || m.host.Offline || m.cfg.Role == bootstrap.Worker {
 			continue
 		}
-		if len(catalog.Backups) == 0 {
+		newest, there := catalog.Newest(s.Now)
+		if !there {
 			f.warn("nodeagent snapshot save", "%s holds no snapshot of etcd yet", store)
 			continue
 		}
 		// The one after the newest may be late; that two are due is a problem.
-		newest := catalog.Backups[0].Time
-		if due := m.cfg.Backup.Next(m.cfg.Backup.Next(newest)); s.Now.Sub(due) > snapshotDeadline {
-			f.wrong("nodeagent snapshot save", "the newest snapshot of etcd in %s was taken %s", store, agent.Ago(newest, s.Now))
+		if due := m.cfg.Backup.Next(m.cfg.Backup.Next(newest.Time)); s.Now.Sub(due) > snapshotDeadline {
+			f.wrong("nodeagent snapshot save", "the newest snapshot of etcd in %s was taken %s", store, agent.Ago(newest.Time, s.Now))
 		}
 	}
 }

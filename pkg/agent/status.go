@@ -212,9 +212,11 @@ const (
 	CertificateError   = 14 * 24 * time.Hour
 )
 
-// State is "expired", "error", "warning" or "good", by how long it is valid.
+// State is "early", "expired", "error", "warning" or "good", by whether and how long it is valid.
 func (c CertificateStatus) State(now time.Time) string {
 	switch left := c.NotAfter.Sub(now); {
+	case now.Before(c.NotBefore):
+		return "early"
 	case left <= 0:
 		return "expired"
 	case left < CertificateError:

@@ -24,7 +24,7 @@ type Tick struct {
 type Bar struct {
 	CertificateStatus
 	X, Width string
-	State    string // good, warning, error or expired
+	State    string // as of CertificateStatus.State
 	From, To string // dates
 	Left     string // how long it is valid yet
 }

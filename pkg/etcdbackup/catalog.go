@@ -19,6 +19,17 @@ type Catalog struct {
 // Ignored is an object of a store that is no backup, or no part of one.
 type Ignored struct{ Name, Reason string }
 
+// Newest is the newest backup that is not dated after now, as Retain has it; false when there is
+// none. One that a clock which was ahead has dated must not put off the next.
+func (c Catalog) Newest(now time.Time) (Manifest, bool) {
+	for _, m := range c.Backups {
+		if !m.Time.After(now) {
+			return m, true
+		}
+	}
+	return Manifest{}, false
+}
+
 const reasonOrphan = "has no manifest: its save was not completed"
 
 // List reads what a store holds. A backup is a manifest whose object is there, with the size

@@ -76,3 +76,19 @@ func TestRetainProperties(t *testing.T) {
 		}
 	}
 }
+
+// The newest is the one that the schedule goes on from: never one of the future.
+func TestNewest(t *testing.T) {
+	for _, tt := range []struct {
+		backups []etcdbackup.Manifest
+		want    string
+	}{{nil, "none"}, {at(9, 8), "none"}, {at(9, 0, -1), "0"}, {at(9, -1, -2), "-1"}} {
+		got := "none"
+		if m, there := (etcdbackup.Catalog{Backups: tt.backups}).Newest(noon); there {
+			got = fmt.Sprint(int(m.Time.Sub(noon) / time.Hour))
+		}
+		if got != tt.want {
+			t.Errorf("of %d: %s, want %s", len(tt.backups), got, tt.want)
+		}
+	}
+}

@@ -40,6 +40,7 @@ func TestFreshNode(t *testing.T) {
 		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
 		{"plan shows a difference", 3 * time.Minute, planShows, false},
 		{"drift is mended", 5 * time.Minute, driftIsMended, false},
+		{"a clock that is a year off", 15 * time.Minute, clockIsOff, false},
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
 		{"an add-on's network in place of the bridge", 20 * time.Minute, addonNetwork, false},
