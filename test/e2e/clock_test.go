@@ -49,8 +49,11 @@ func clockIsOff(ctx context.Context, t *testing.T, v *vm.VM) {
 				t.Errorf("off by %s, status does not say %q:\n%s", off.by, want, r.Stdout)
 			}
 		}
-		if left := v.MustRun(ctx, t, "ls "+store); left != snapshots {
-			t.Errorf("off by %s, the store holds\n%s\nbefore:\n%s", off.by, left, snapshots)
+		left := v.MustRun(ctx, t, "ls "+store)
+		for name := range strings.FieldsSeq(snapshots) {
+			if !strings.Contains(left, name) {
+				t.Errorf("off by %s, %s was removed", off.by, name)
+			}
 		}
 		setClock(ctx, t, v, -off.by)
 		v.Eventually(ctx, t, 5*time.Minute, "nodeagent status >/dev/null")
