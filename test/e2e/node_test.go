@@ -36,6 +36,7 @@ func TestFreshNode(t *testing.T) {
 		{"pods run", 8 * time.Minute, podsRun, false},
 		{"a scheduled snapshot restores", 6 * time.Minute, snapshotRestores, false},
 		{"certificates", 4 * time.Minute, certificatesAgree, false},
+		{"no secret is told", 3 * time.Minute, tellsNoSecret, false},
 		{"metrics", 2 * time.Minute, metricsAreGood, false},
 		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
 		{"plan shows a difference", 3 * time.Minute, planShows, false},

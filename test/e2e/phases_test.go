@@ -94,6 +94,7 @@ func killedDuring(phase, done string, who ...string) func(context.Context, *test
 			t.Fatal(err)
 		}
 		was := before(ctx, t, v, phase)
+		seeksSecrets(ctx, t, v, "running") // kubeadm among them
 		v.MustRun(ctx, t, unpauseKubeadm+`
 			[ "$(systemctl is-active nodeagent-kubeadm-`+phase+`)" = active ]
 			systemctl kill --signal=KILL `+units+`
