@@ -11,7 +11,7 @@ import (
 // is behind; and what has expired has done so only by a clock that is right. Whoever reads of
 // certificates alone would renew them by the wrong clock.
 func clockProblems(s agent.Status, synced func() (bool, error)) []agent.Problem {
-	var list []agent.Problem
+	list := []agent.Problem{} // and never null in JSON
 	f := &findings{&list}
 	says := "the clock says " + s.Now.UTC().Format(time.DateTime) + " UTC"
 	early, ended := "", ""

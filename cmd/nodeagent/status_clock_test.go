@@ -31,6 +31,9 @@ func TestStatusNamesTheClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l.synced = tt.synced
 			s := l.status(t.Context(), tt.at)
+			if s.Problems == nil {
+				t.Error("no list of problems, which is null in JSON")
+			}
 			var named []agent.Problem
 			for _, p := range s.Problems {
 				if strings.HasPrefix(p.What, "the clock says "+tt.at.UTC().Format(time.DateTime)+" UTC") {

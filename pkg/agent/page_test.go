@@ -152,7 +152,7 @@ func TestTimeline(t *testing.T) {
 	}}}
 	want := map[string][3]string{
 		"new": {"50.00", "50.00", "good"}, "half": {"25.00", "28.69", "warning"}, "ca": {"0.00", "100.00", "good"},
-		"past": {"0.00", "0.60", "expired"}, "future": {"99.40", "0.60", "good"}, "near": {"49.86", "1.91", "error"},
+		"past": {"0.00", "0.60", "expired"}, "future": {"99.40", "0.60", "early"}, "near": {"49.86", "1.91", "error"},
 	}
 	line := v.Timeline()
 	for _, b := range line.Bars {

@@ -128,7 +128,8 @@ func metricsAreGood(ctx context.Context, t *testing.T, v *vm.VM) {
 	if said := v.MustRun(ctx, t, scrape+" | promtool check metrics 2>&1"); said != "" {
 		t.Errorf("promtool: %s", said)
 	}
-	exposition := v.MustRun(ctx, t, scrape)
+	// What is known of the node is a minute old at most, and may be that the API was too slow to answer.
+	exposition := v.Eventually(ctx, t, 90*time.Second, "page=$("+scrape+"); grep '^nodeagent_node_ready 1$' <<<\"$page\" >/dev/null; echo \"$page\"")
 	one := func(metric string, labels map[string]string) float64 {
 		t.Helper()
 		for _, s := range samplesOf(t, exposition, metric) {
