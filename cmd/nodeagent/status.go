@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,6 +73,9 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	if err != nil {
 		problem("", "%v", err)
 	}
+	if err := agent.StateTrouble(m.host); err != nil && !m.host.Offline {
+		problem(diskRemedy(err), "the agent cannot %v", err)
+	}
 	for _, st := range m.steps {
 		was, ran := state.Steps[st.Name]
 		if !ran {
@@ -95,6 +100,18 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	m.addCertificates(&s, problem)
 	m.addSnapshots(ctx, &s, problem)
 	return s
+}
+
+// diskRemedy is what to type about a file that cannot be written.
+func diskRemedy(err error) string {
+	var at *fs.PathError
+	if !errors.As(err, &at) {
+		return ""
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return "df -h " + at.Path + "; df -i " + at.Path
+	}
+	return "findmnt -T " + at.Path
 }
 
 func (m *machine) addCertificates(s *agent.Status, problem func(remedy, format string, args ...any)) {
