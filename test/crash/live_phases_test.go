@@ -87,6 +87,7 @@ func (p phaseMachine) reset() {
 	}
 	p.must(os.MkdirAll("/etc/kubernetes/pki", 0o755))
 	p.must(os.CopyFS("/etc/kubernetes/pki", os.DirFS(ownCA)))
+	p.must(os.Chmod("/etc/kubernetes/pki/ca.key", 0o600)) // CopyFS makes it everybody's
 }
 
 // nothingOpen wants of what a killed agent leaves that no key can be read by others, and that the
