@@ -21,7 +21,7 @@ import (
 const (
 	buildTimeout = 15 * time.Minute
 	// patience bounds every wait: far more than it takes on a machine that is busy.
-	patience   = 25 * time.Second
+	patience   = time.Minute
 	version    = "0.0.0~faults"
 	configPath = "/etc/nodeagent/config.yaml"
 	checkout   = "../../.."
