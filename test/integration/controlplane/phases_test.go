@@ -136,6 +136,16 @@ func TestPhases(t *testing.T) {
 	if got := files(t, "/etc/kubernetes"); !slices.Equal(got, want) {
 		t.Errorf("the steps leave\n%s\nkubeadm\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	// What a killed agent leaves of what is complete.
+	for _, name := range []string{"draft.yaml", "certs.yaml", "etcd.out"} {
+		if err := h.WriteFile("/var/lib/nodeagent/kubeadm/"+name, []byte("token abcdef.0123456789abcdef of "+name+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.LocalEtcd(i))
+	if log, err := h.ReadFile("/var/log/nodeagent/kubeadm.log"); err != nil || !strings.HasSuffix(string(log), "\ntoken abcdef[redacted] of etcd.out\n") {
+		t.Errorf("the log says %s, %v", log, err)
+	}
 	if left, err := h.ReadDir("/var/lib/nodeagent/kubeadm"); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
