@@ -137,12 +137,12 @@ func TestPhases(t *testing.T) {
 		t.Errorf("the steps leave\n%s\nkubeadm\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	// What a killed agent leaves of what is complete.
-	for _, name := range []string{"draft.yaml", "certs.yaml", "etcd.out"} {
+	for _, name := range []string{"certs.yaml", "etcd.out"} {
 		if err := h.WriteFile("/var/lib/nodeagent/kubeadm/"+name, []byte("token abcdef.0123456789abcdef of "+name+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	apply(t, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.LocalEtcd(i))
+	apply(t, bootstrap.Certificates(i), bootstrap.LocalEtcd(i))
 	if log, err := h.ReadFile("/var/log/nodeagent/kubeadm.log"); err != nil || !strings.HasSuffix(string(log), "\ntoken abcdef[redacted] of etcd.out\n") {
 		t.Errorf("the log says %s, %v", log, err)
 	}
