@@ -259,7 +259,7 @@ func (s *session) reportDrift(d agent.Drift) error {
 		s.log.Error("drift keeps coming back and is left alone: something else changes it",
 			"step", c.Step, "subject", c.Change.Subject, "have", c.Change.Have, "want", c.Change.Want)
 	}
-	differs := map[string]bool{}
+	differs := map[string]string{}
 	var failed []string
 	for _, r := range d.Results {
 		s.daemon.metrics.DriftFlapping(r.Step, flaps[r.Step])
@@ -268,7 +268,8 @@ func (s *session) reportDrift(d agent.Drift) error {
 			failed = append(failed, r.Step+": "+errorText(r.Err))
 		case step.Differs, step.Stopped:
 			for _, c := range r.Pending() {
-				differs[r.Step+": "+c.String()] = true
+				// Not by what it is now, which may be a figure that never stays the same.
+				differs[r.Step+"\x00"+c.Subject+"\x00"+c.Want] = r.Step + ": " + c.String()
 			}
 		case step.Clean, step.Applied, step.Waiting:
 		}
@@ -281,14 +282,14 @@ func (s *session) reportDrift(d agent.Drift) error {
 }
 
 // logDrift tells of each difference once, when it comes and when it goes.
-func (s *session) logDrift(differs map[string]bool) {
-	for what := range differs {
-		if !s.drift[what] {
+func (s *session) logDrift(differs map[string]string) {
+	for key, what := range differs {
+		if _, told := s.drift[key]; !told {
 			s.log.Warn("drift: the host differs from its configuration", "what", what)
 		}
 	}
-	for what := range s.drift {
-		if !differs[what] {
+	for key, what := range s.drift {
+		if _, still := differs[key]; !still {
 			s.log.Info("drift: is gone", "what", what)
 		}
 	}

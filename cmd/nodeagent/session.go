@@ -22,14 +22,17 @@ type session struct {
 	runner  agent.Runner
 	metrics config.MetricsConfig
 	listen  net.Listener
-	done    atomic.Bool     // every step of the bootstrap has been applied
-	cluster atomic.Bool     // kubeadm init has ended: there is a cluster worth a snapshot
-	watch   stopwatch       // of the step in progress
-	waits   string          // why a step waits, as it was logged last
-	waitsAt time.Time       // that it was
-	drift   map[string]bool // what the last look for drift found and left
+	done    atomic.Bool       // every step of the bootstrap has been applied
+	cluster atomic.Bool       // kubeadm init has ended: there is a cluster worth a snapshot
+	watch   stopwatch         // of the step in progress
+	waits   string            // why a step waits, as it was logged last
+	waitsAt time.Time         // that it was
+	drift   map[string]string // what the last look for drift found and left, by what is not as wanted
 
 	node nodeSeen
+
+	writing   sync.Mutex // guards unwritten
+	unwritten string     // why the state could not be written last; "" when it was
 }
 
 func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, error) {
@@ -271,9 +274,17 @@ func (w *stopwatch) observe(e step.Event, now time.Time) {
 
 func (w *stopwatch) applied() bool { return !w.applying.IsZero() }
 
-// remember updates the state. It feeds status only, so that a failure is told and no more.
+// remember updates the state. It feeds status only, so that a failure is told, once, and no more.
 func (s *session) remember(change func(*agent.State)) {
-	if err := agent.UpdateState(context.Background(), s.host, change); err != nil {
-		s.log.Warn("state not written", "err", err)
+	now := errorText(agent.UpdateState(context.Background(), s.host, change))
+	s.daemon.metrics.StateWritten(now == "")
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	switch {
+	case now != "" && s.unwritten == "":
+		s.log.Error("state not written; what status tells is old until it is", "err", now)
+	case now == "" && s.unwritten != "":
+		s.log.Info("state is written again")
 	}
+	s.unwritten = now
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -133,6 +136,9 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	if err != nil {
 		f.warn("/var/lib/nodeagent/state.json", "%v", err)
 	}
+	if err := agent.StateTrouble(m.host); err != nil && !m.host.Offline {
+		f.wrong(diskRemedy(err), "the agent cannot %v", err)
+	}
 	m.addSteps(&s, state, f)
 	m.addJobs(&s, state, f)
 	m.addCertificates(&s, f)
@@ -155,7 +161,7 @@ func (m *machine) addSteps(s *agent.Status, state agent.State, f *findings) {
 		s.Steps = append(s.Steps, agent.StepStatus{Name: st.Name, Outcome: was.Outcome, Changes: was.Changes, Error: was.Error, At: was.At})
 		switch was.Outcome {
 		case step.Failed, step.Stopped:
-			f.wrong("nodeagent apply", "step %s: %s", st.Name, was.Error)
+			f.wrong("nodeagent apply", "step %s: %s", st.Name, cmp.Or(was.Error, step.Result{Changes: was.Changes}.Why()))
 		case step.Differs:
 			f.warn("nodeagent plan --only "+st.Name, "step %s: the host differs from its configuration", st.Name)
 		case step.Clean, step.Applied, step.Waiting:
@@ -181,6 +187,18 @@ func (m *machine) addJobs(s *agent.Status, state agent.State, f *findings) {
 // lateness is how much longer than it may take a job is out before that is a problem: the daemon
 // may have just been started.
 const lateness = 5 * time.Minute
+
+// diskRemedy is what to type about a file that cannot be written.
+func diskRemedy(err error) string {
+	var at *fs.PathError
+	if !errors.As(err, &at) {
+		return ""
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return "df -h " + at.Path + "; df -i " + at.Path
+	}
+	return "findmnt -T " + at.Path
+}
 
 func (m *machine) addCertificates(s *agent.Status, f *findings) {
 	list, unreadable, err := certs.Inventory(m.host)

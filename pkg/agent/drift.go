@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -99,8 +100,12 @@ func mend(ctx context.Context, s step.Step, f *Flapping, now time.Time, observe 
 	if len(results) == 0 {
 		return step.Result{Step: s.Name, Outcome: step.Failed, Err: fmt.Errorf("mend: %w", err)}
 	}
-	for _, c := range results[0].Pending() {
-		f.Corrected(s.Name, c.Subject, now)
+	// One that could not be made corrects nothing: when its cause is gone, a full disk for one, it
+	// is to be tried.
+	if r := results[0]; r.Outcome == step.Applied || errors.Is(r.Err, step.ErrNotConverged) {
+		for _, c := range r.Pending() {
+			f.Corrected(s.Name, c.Subject, now)
+		}
 	}
 	return results[0]
 }

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/step"
@@ -60,6 +63,33 @@ func LoadState(h *host.Host) (State, error) {
 		return empty, fmt.Errorf("read state: %s: version %d is not 1", stateFile, state.Version)
 	}
 	return state, nil
+}
+
+// stateRoom is what is to be free where the state lies: a write is a new file beside the old one.
+const stateRoom = 64 << 10
+
+// StateTrouble says why the state cannot be written as things are: syscall.EROFS or syscall.ENOSPC
+// with its path, nil for neither. The state itself cannot tell that: it is old then.
+func StateTrouble(h *host.Host) error {
+	path, err := h.Path(stateDir)
+	if err != nil {
+		return err
+	}
+	err = unix.Access(path, unix.W_OK)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil // it is made when it is needed; others than root ask too
+	}
+	var disk unix.Statfs_t
+	if err == nil {
+		err = unix.Statfs(path, &disk)
+	}
+	if err == nil && (disk.Bfree*uint64(disk.Bsize) < stateRoom || disk.Files > 0 && disk.Ffree == 0) {
+		err = syscall.ENOSPC
+	}
+	if err != nil {
+		return &fs.PathError{Op: "write to", Path: stateDir, Err: err}
+	}
+	return nil
 }
 
 // UpdateState reads, changes and writes the state under a lock of its own, since the daemon

@@ -75,7 +75,11 @@ func (i Init) missingCerts(ctx context.Context) ([]string, error) {
 	if len(missing) > 0 {
 		return []string{"no " + strings.Join(missing, ", ") + " in " + i.pkiDir()}, nil
 	}
-	return i.leftOver(stagedPKI)
+	left, err := i.leftOver(stagedPKI)
+	if err != nil || len(left) > 0 {
+		return left, err
+	}
+	return i.leftOver(certsConfig)
 }
 
 // leftOver is what an earlier run was killed before it removed: copies of keys.

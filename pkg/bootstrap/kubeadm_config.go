@@ -69,7 +69,11 @@ func (i Init) checkConfig(ctx context.Context) ([]step.Change, error) {
 	if !bytes.Equal(have, want) {
 		return []step.Change{{Subject: kubeadmFile, Have: "of another configuration", Want: "rendered, and valid for kubeadm"}}, nil
 	}
-	return nil, nil
+	left, err := i.leftOver(kubeadmDraft)
+	if err != nil || len(left) == 0 {
+		return nil, err
+	}
+	return []step.Change{{Subject: kubeadmDraft, Have: "left over", Want: "removed"}}, nil // there is a token in it
 }
 
 func (i Init) applyConfig(ctx context.Context) error {
@@ -90,7 +94,7 @@ func (i Init) applyConfig(ctx context.Context) error {
 		return err
 	}
 	if bytes.Equal(data, old) {
-		return nil // kubeadm has agreed with it before
+		return i.Host.Remove(kubeadmDraft) // kubeadm has agreed with it before
 	}
 	if err := i.Host.MkdirAll(kubeadmDir, 0o700); err != nil {
 		return err

@@ -66,6 +66,10 @@ func (i Init) step(p phase) step.Step {
 		if err != nil || len(step.Result{Changes: changes}.Pending()) == 0 {
 			return err // what is complete, or a person's to mend, is not run
 		}
+		if changes[0].Subject == p.output() {
+			_, err := i.log(p)
+			return err
+		}
 		return p.apply(ctx)
 	}
 	return step.Step{Name: "kubeadm/" + p.name, Check: check, Apply: apply}
@@ -98,8 +102,11 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 			Want: "as kubeadm left it: put it back from a backup, or renew it (kubeadm certs renew); do not remove it while the cluster runs",
 		}}, nil
 	}
-	if err != nil || len(missing) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(missing) == 0 {
+		return i.unlogged(p, building)
 	}
 	change := step.Change{Subject: p.name, Have: strings.Join(missing, ", "), Want: "made by " + command}
 	if !building {
@@ -110,6 +117,16 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 		}
 	}
 	return []step.Change{change}, nil
+}
+
+// unlogged is what a complete phase has printed where the agent was killed before that was in the
+// log: it may hold a token, and nothing else would remove it.
+func (i Init) unlogged(p phase, building bool) ([]step.Change, error) {
+	there, err := i.Host.Exists(p.output())
+	if err != nil || !there || !building {
+		return nil, err
+	}
+	return []step.Change{{Subject: p.output(), Have: "left over", Want: "in " + kubeadmLog}}, nil
 }
 
 // skips says whether the operator has kubeadm leave a phase, or "phase/part", out.

@@ -50,6 +50,7 @@ type Metrics struct {
 
 	bootstrapComplete prometheus.Gauge
 	bootstrapTime     prometheus.Gauge
+	stateWritten      prometheus.Gauge
 	configLoaded      prometheus.Gauge
 	configReloadOK    prometheus.Gauge
 	configReloadTime  prometheus.Gauge
@@ -101,10 +102,12 @@ func New(version, revision string) *Metrics {
 		node:              newNodeMetrics(f),
 
 		bootstrapTime:    f.gauge("bootstrap_complete_timestamp_seconds", "When the bootstrap was completed, or a person last applied something new to the end; 0 on a host where neither was so."),
+		stateWritten:     f.gauge("state_written", "0 when what the agent remembers could not be written at the last try, as on a full disk, and what status tells is old; else 1."),
 		configLoaded:     f.gauge("config_loaded", "1 when the agent runs with a configuration, 0 while it idles without one."),
 		configReloadOK:   f.gauge("config_last_reload_successful", "1 when the last attempt to load the configuration succeeded, else 0."),
 		configReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last loaded."),
 	}
+	m.StateWritten(true) // nothing was tried yet
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f.vec("build_info", "1, with the build in its labels.", "version", "revision", "goversion").
 		WithLabelValues(version, revision, runtime.Version()).Set(1)
@@ -264,6 +267,9 @@ func (m *Metrics) Bootstrapped(complete bool, at time.Time) {
 	m.bootstrapComplete.Set(number(complete))
 	m.bootstrapTime.Set(seconds(at))
 }
+
+// StateWritten reports whether the agent's state could be written.
+func (m *Metrics) StateWritten(ok bool) { m.stateWritten.Set(number(ok)) }
 
 // ConfigLoaded reports an attempt to load the configuration. idle is an agent without one.
 func (m *Metrics) ConfigLoaded(ok, idle bool, at time.Time) {

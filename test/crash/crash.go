@@ -22,7 +22,9 @@
 //   - A single call cut in two: a large write that ends half-way. It is found by reading that
 //     nothing is written in place.
 //   - What other processes do for the program: systemd by D-Bus, an API server, netlink. Those
-//     calls are not counted, so that two of them in a row have no kill between them.
+//     calls are not counted, so that two of them in a row have no kill between them. Of the
+//     bootstrap that leaves out what apt and dpkg do (killed in test/integration/packages) and the
+//     phases of kubeadm that talk to the API (killed in test/e2e).
 //   - Files changed through a shared mapping, by ioctl or by io_uring.
 //   - Another order of threads than the one that happened to come up. With one thread at work
 //     at a time, as in every step of the agent, a sweep is complete and repeats itself.

@@ -53,9 +53,7 @@ var liveSysctls = []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
 // What it cannot show is in the package's comment; beyond it, systemd and containerd go on
 // while the agent is dead, so a point is a place among the agent's calls and not a moment.
 func TestLive(t *testing.T) {
-	if data, err := os.ReadFile("/run/systemd/container"); err != nil || strings.TrimSpace(string(data)) != "systemd-nspawn" {
-		t.Fatal("this test takes the machine that it runs on apart: test/integration/crash runs it in a container")
-	}
+	inContainer(t)
 	l := live{t: t, fresh: liveTree(t)}
 	l.facts = l.look()
 
@@ -70,13 +68,7 @@ func TestLive(t *testing.T) {
 	t.Logf("%d points; after it\n%s", whole.Calls, strings.Join(facts, "\n"))
 	operatorsBytes(t, l.fresh, after)
 
-	every := max(1, whole.Calls/atMost)
-	if text := os.Getenv(everyNth); text != "" {
-		var err error
-		if every, err = strconv.Atoi(text); err != nil || every < 1 {
-			t.Fatalf("%s is %q", everyNth, text)
-		}
-	}
+	every := stride(t, whole.Calls)
 	began, killed, tried := time.Now(), 0, 0
 	for n := 1; n <= whole.Calls; n += every {
 		tried++
@@ -109,6 +101,27 @@ func TestLive(t *testing.T) {
 	if killed < tried*9/10 {
 		t.Errorf("of %d runs that were to be killed %d were", tried, killed)
 	}
+}
+
+func inContainer(t *testing.T) {
+	t.Helper()
+	if data, err := os.ReadFile("/run/systemd/container"); err != nil || strings.TrimSpace(string(data)) != "systemd-nspawn" {
+		t.Fatal("this test takes the machine that it runs on apart: test/integration/crash runs it in a container")
+	}
+}
+
+// stride is from one point of a sweep to the next that is tried.
+func stride(t *testing.T, points int) int {
+	t.Helper()
+	text := os.Getenv(everyNth)
+	if text == "" {
+		return max(1, points/atMost)
+	}
+	every, err := strconv.Atoi(text)
+	if err != nil || every < 1 {
+		t.Fatalf("%s is %q", everyNth, text)
+	}
+	return every
 }
 
 // operatorsBytes wants of what an operator has written that it is there still, but for what the
@@ -146,9 +159,15 @@ type live struct {
 
 func (l live) apply(killAt int) crash.Result {
 	l.t.Helper()
+	return l.kill(killAt, liveProgram, "apply", "--only", liveSteps)
+}
+
+// kill runs a program and kills it in place of a call that counts, or lets it be when that is 0.
+func (l live) kill(at int, args ...string) crash.Result {
+	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), liveTime)
 	defer cancel()
-	r, err := crash.Run(ctx, crash.Command{Args: []string{liveProgram, "apply", "--only", liveSteps}}, killAt)
+	r, err := crash.Run(ctx, crash.Command{Args: args}, at)
 	if err != nil {
 		l.t.Fatalf("%v\n%s", err, r.Output)
 	}

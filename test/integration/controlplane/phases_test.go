@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -135,6 +136,16 @@ func TestPhases(t *testing.T) {
 	if got := files(t, "/etc/kubernetes"); !slices.Equal(got, want) {
 		t.Errorf("the steps leave\n%s\nkubeadm\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	// What a killed agent leaves of what is complete.
+	for _, name := range []string{"certs.yaml", "etcd.out"} {
+		if err := h.WriteFile("/var/lib/nodeagent/kubeadm/"+name, []byte("token abcdef.0123456789abcdef of "+name+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, bootstrap.Certificates(i), bootstrap.LocalEtcd(i))
+	if log, err := h.ReadFile("/var/log/nodeagent/kubeadm.log"); err != nil || !strings.HasSuffix(string(log), "\ntoken abcdef[redacted] of etcd.out\n") {
+		t.Errorf("the log says %s, %v", log, err)
+	}
 	if left, err := h.ReadDir("/var/lib/nodeagent/kubeadm"); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
@@ -213,12 +224,24 @@ func neverGiven(t *testing.T, c *controlplane.ControlPlane) {
 	}
 }
 
-// kubeadm killed anywhere in the phases that it cannot repeat: the steps, run again, end as if
-// nothing had been, and an operator's own CA is the one that signs.
+// everyNth says which share of the points at which kubeadm can be killed is tried: 1 for all.
+const everyNth = "NODEAGENT_CRASH_EVERY"
+
+// kubeadm killed anywhere in the phases that write files: the steps, run again, end as if nothing
+// had been, and an operator's own CA is the one that signs.
 func TestPhasesKilled(t *testing.T) {
-	for name, stride := range map[string]int{"certs": 5, "kubeconfig": 2} {
+	controlplane.New(t)
+	want := files(t, "/etc/kubernetes")
+	order := []string{"certs", "kubeconfig", "etcd", "control-plane"}
+	for name, stride := range map[string]int{"certs": 5, "kubeconfig": 2, "etcd": 2, "control-plane": 3} {
+		if text := os.Getenv(everyNth); text != "" {
+			var err error
+			if stride, err = strconv.Atoi(text); err != nil || stride < 1 {
+				t.Fatalf("%s is %q", everyNth, text)
+			}
+		}
 		t.Run(name, func(t *testing.T) {
-			points := 0
+			points, at := 0, slices.Index(order, name)
 			for n := 1; ; n += stride {
 				empty(t)
 				units := &children{}
@@ -229,13 +252,10 @@ func TestPhasesKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 				apply(t, bootstrap.KubeadmConfigFile(i))
-				steps := []step.Step{bootstrap.Certificates(i)}
-				if name == "kubeconfig" {
-					apply(t, steps...)
-					steps = append(steps, bootstrap.Kubeconfigs(i))
-				}
+				steps := []step.Step{bootstrap.Certificates(i), bootstrap.Kubeconfigs(i), bootstrap.LocalEtcd(i), bootstrap.ControlPlaneManifests(i)}
+				apply(t, steps[:at]...)
 				units.kill = n
-				_, err = step.Apply(t.Context(), steps, nil)
+				_, err = step.Apply(t.Context(), steps[:at+1], nil)
 				if !units.killed {
 					if err != nil {
 						t.Error(err)
@@ -255,8 +275,16 @@ func TestPhasesKilled(t *testing.T) {
 				if left, err := h.ReadDir("/var/lib/nodeagent/kubeadm"); err != nil || len(left) > 0 {
 					t.Errorf("killed at %d: left over: %v, %v", n, left, err)
 				}
+				if got := files(t, "/etc/kubernetes"); !slices.Equal(got, want) {
+					t.Errorf("killed at %d: the steps leave\n%s\nkubeadm\n%s", n, strings.Join(got, "\n"), strings.Join(want, "\n"))
+				}
+				for _, r := range step.Plan(t.Context(), steps, nil) {
+					if r.Outcome != step.Clean {
+						t.Errorf("killed at %d: afterwards %s: %s %v %v", n, r.Step, r.Outcome, r.Changes, r.Err)
+					}
+				}
 			}
-			if points < 4 {
+			if points < 2 {
 				t.Errorf("%d kills only", points)
 			}
 			t.Logf("%d kills", points)
@@ -275,7 +303,7 @@ func bringCA(t *testing.T, h *host.Host) {
 		}
 		controlplane.Run(t, "kubeadm", "init", "phase", "certs", "ca", "--config", "/run/own-ca.yaml")
 	}
-	for _, name := range []string{"ca.crt", "ca.key"} {
+	for name, mode := range map[string]fs.FileMode{"ca.crt": 0o644, "ca.key": 0o600} {
 		data, err := os.ReadFile(filepath.Join(staged, name))
 		if err != nil {
 			t.Fatal(err)
@@ -283,7 +311,7 @@ func bringCA(t *testing.T, h *host.Host) {
 		if err := h.MkdirAll("/etc/kubernetes/pki", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.WriteFile("/etc/kubernetes/pki/"+name, data, 0o600); err != nil {
+		if err := h.WriteFile("/etc/kubernetes/pki/"+name, data, mode); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,6 +34,10 @@ var operators = map[string]string{
 	"/run/systemd/system/containerd.service.d/often.conf": "[Unit]\nStartLimitIntervalSec=0\n",
 	"/etc/containerd/config.toml": "# by hand; do not lose my mirrors\nversion = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\"]\n" +
 		"  sandbox_image = \"registry.example/pause:3.6\" # ours\n  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    config_path = \"/etc/containerd/certs.d\"\n",
+	"/srv/phases.yaml": "role: control-plane\nnode: {name: node1, address: 10.77.0.1, adminKubeconfigFor: [root]}\nnetwork: {cni: bridge}\npackages: {manage: false}\n" +
+		"kubeadm: {clusterConfiguration: {encryptionAlgorithm: ECDSA-P256}}\n",
+	"/srv/own-ca.yaml": "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.77.0.1}\nnodeRegistration: {name: node1}\n---\n" +
+		"apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: " + lab.KubernetesVersion + "\nencryptionAlgorithm: ECDSA-P256\ncertificatesDir: /srv/own-ca\n",
 	"/srv/swaps": "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
 }
 
@@ -48,12 +52,16 @@ func TestApplyOnARunningSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kubernetes, err := lab.Kubernetes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	program, tests := filepath.Join(dir, "nodeagent"), filepath.Join(dir, "crash.test")
 	build(t, ctx, "build", "-trimpath", "-o", program, "./cmd/nodeagent")
 	build(t, ctx, "test", "-c", "-tags", "integration", "-o", tests, "./test/crash")
 
-	m := nspawn.Up(t, filepath.Join(rootfs, "rootfs"))
+	m := nspawn.Up(t, filepath.Join(rootfs, "rootfs"), nspawn.Bind{Source: kubernetes, Target: "/srv/kubernetes"})
 	m.CopyIn(t, program, "/srv/nodeagent")
 	m.CopyIn(t, tests, "/srv/crash.test")
 	for _, name := range []string{"containerd", "runc", "containernetworking-plugins"} {
@@ -73,7 +81,10 @@ func TestApplyOnARunningSystem(t *testing.T) {
 		systemctl enable --quiet srv-native.swap
 		systemctl enable --quiet --now zramswap.service containerd.service
 		systemctl restart containerd.service
-		echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding`)
+		echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
+		ip address add 10.77.0.1/32 dev lo
+		ln -s /srv/kubernetes/kubeadm /usr/bin/kubeadm
+		kubeadm init phase certs ca --config /srv/own-ca.yaml`)
 
 	timeout := sweepTimeout
 	every := os.Getenv(everyNth)
@@ -84,13 +95,15 @@ func TestApplyOnARunningSystem(t *testing.T) {
 	defer cancel()
 	// In a unit of its own: processes that only entered the namespaces are in no unit.
 	out, err := m.Run(ctx, "/usr/bin/systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--setenv="+everyNth+"="+every,
-		"--working-directory=/tmp", "/srv/crash.test", "-test.v", "-test.timeout="+timeout.String(), "-test.run=^TestLive$")
+		"--working-directory=/tmp", "/srv/crash.test", "-test.v", "-test.timeout="+timeout.String(), "-test.run=^TestLive")
 	t.Log(out)
 	if err != nil {
 		t.Error(err)
 	}
-	if !strings.Contains(out, "--- PASS: TestLive ") || strings.Contains(out, "--- SKIP") {
-		t.Error("TestLive did not run: were the tests built with the tag integration?")
+	for _, name := range []string{"TestLive", "TestLivePhases"} {
+		if !strings.Contains(out, "--- PASS: "+name+" ") || strings.Contains(out, "--- SKIP") {
+			t.Errorf("%s did not run: were the tests built with the tag integration?", name)
+		}
 	}
 }
 
