@@ -51,7 +51,7 @@ tools: # what the lab needs of the machine; quick when it is there
 soak: lab package ## killed at every point; further lives of a VM: by cloud-init, from an image, interrupted in every phase (root)
 	NODEAGENT_CRASH_EVERY=1 nice -n 19 go test -tags integration -p 1 -count=1 -timeout 150m -v \
 	  -run 'TestApplyOnARunningSystem|TestPhasesKilled' ./test/integration/crash ./test/integration/controlplane
-	go test -tags e2e,soak -p 1 -count=1 -timeout 150m -v -run 'TestCloudInit|TestBakedImage|TestInterrupted' ./test/e2e
+	go test -tags e2e,soak -p 1 -count=1 -timeout 150m -v -run 'TestCloudInit|TestBakedImage|TestInterrupted|TestAddon' ./test/e2e
 
 .PHONY: lint
 lint: bin/golangci-lint ## gofmt, go vet and golangci-lint, the tagged files too

@@ -1,4 +1,4 @@
-//go:build e2e
+//go:build e2e && soak
 
 package e2e
 
@@ -12,6 +12,22 @@ import (
 	"github.com/nodeagent/nodeagent/test/lab"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
+
+// TestAddon is a node whose bridge gives way to an add-on's network. The real API server of tier 2
+// shows the rest of add-ons; this is the part that needs a kubelet.
+func TestAddon(t *testing.T) {
+	ctx, cancel := untilDeadline(t)
+	defer cancel()
+	v := boot(ctx, t)
+	story(ctx, t, v, []chapter{
+		{"a fresh machine", time.Minute, isFresh, true},
+		{"apt installs the package", 3 * time.Minute, install, true},
+		{"the daemon runs the phases of kubeadm init", 25 * time.Minute, initializes, true},
+		{"the node becomes ready", 10 * time.Minute, becomesReady, true},
+		{"pods run", 8 * time.Minute, podsRun, true},
+		{"an add-on's network in place of the bridge", 20 * time.Minute, addonNetwork, false},
+	})
+}
 
 //go:embed testdata/addon.yaml
 var addon []byte

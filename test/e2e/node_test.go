@@ -44,7 +44,6 @@ func TestFreshNode(t *testing.T) {
 		{"a clock that is a year off", 15 * time.Minute, clockIsOff, false},
 		{"after a reboot", 12 * time.Minute, reboots, true},
 		{"a host without marks is only looked at", 6 * time.Minute, isAdopted, false},
-		{"an add-on's network in place of the bridge", 20 * time.Minute, addonNetwork, false},
 		{"killed during certs", 6 * time.Minute, killedDuring("certs", wholePKI), false},
 		{"killed during kubelet-start", 6 * time.Minute, killedDuring("kubelet-start", kubeletRuns), false},
 		{"power cut during wait-control-plane", 10 * time.Minute, powerCutDuring("wait-control-plane", wholeAPI), false},

@@ -44,7 +44,7 @@ func credential(t *testing.T, n node) {
 	// is systemd that reads the file.
 	n.Script(t, "chmod 644 /etc/nodeagent/web.yaml && systemctl start nodeagent && nodeagent config check")
 	n.Script(t, "sed -i s,credential:web,/etc/nodeagent/web.yaml, "+configPath)
-	if out := n.Script(t, "nodeagent config check 2>&1 && exit 1; systemctl reload nodeagent"); !strings.Contains(out, "/etc/nodeagent/web.yaml has mode 0644") {
+	if out := n.Script(t, "nodeagent config check 2>&1 && exit 1; systemctl reload nodeagent"); !strings.Contains(out, "/etc/nodeagent/web.yaml is not safe to go by: others can read or write it (mode 0644)") {
 		t.Errorf("the check says\n%s", out)
 	}
 	n.Wait(t, patience, "journalctl -u nodeagent | grep -F 'configuration not reloaded'")
