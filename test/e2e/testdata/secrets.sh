@@ -20,7 +20,7 @@ sed -n 's/.*token: "\{0,1\}[a-z0-9]\{6\}\.\([a-z0-9]\{16\}\).*/\1/p' /var/lib/no
 
 # A list without one, or a search that does not find them where they are, would show nothing.
 [ -s "$secrets" ]
-if grep -vE '^.{16,}$' "$secrets" >/dev/null; then
+if grep -vE '^.{16,}$' "$secrets" >/dev/null; then # an empty line is in every file
 	echo "a secret is too short to be sought"
 	exit 2
 fi
@@ -33,31 +33,25 @@ told() { # where; the text comes in
 		found=1
 	fi
 }
+in_files() { # their names come in, each ended by a zero
+	local names
+	names=$(xargs -0 grep -laFf "$secrets" 2>/dev/null || true) # processes end meanwhile
+	[ -z "$names" ] || { echo "told in $names"; found=1; }
+}
 case $1 in
 running)
-	for process in /proc/[0-9]*; do
-		for part in cmdline environ; do
-			# Not this script's own processes, whose arguments are the places.
-			told "$process/$part ($(cat "$process/comm" 2>/dev/null || true))" < <(cat "$process/$part" 2>/dev/null || true)
-		done
-	done
-	for unit in $(systemctl list-units --all --plain --no-legend 'nodeagent*' | awk '{ print $1 }'); do
-		told "properties of $unit" < <(systemctl show "$unit")
-	done
+	in_files < <(printf '%s\0' /proc/[0-9]*/cmdline /proc/[0-9]*/environ)
+	told "the properties of units" < <(systemctl show 'nodeagent*')
 	;;
 told)
 	told "the journal" < <(journalctl --boot --no-pager -o cat -u 'nodeagent*' -t nodeagent)
-	for file in /var/log/nodeagent/* /run/nodeagent/*; do
-		[ ! -f "$file" ] || told "$file" <"$file"
-	done
 	# kubeadm's file holds the token, and a snapshot everything.
-	while IFS= read -r -d '' file; do
-		told "$file" <"$file"
-	done < <(find /var/lib/nodeagent -path '*/backups/*.db' -prune -o -path /var/lib/nodeagent/kubeadm.yaml -prune -o -type f -print0)
-	for command in 'status' 'status -o json' 'plan' 'plan -o json' 'config print' 'certs list -o json' 'snapshot list -o json'; do
+	in_files < <(find /var/log/nodeagent /run/nodeagent /var/lib/nodeagent -type f \
+		-not -path '*/backups/*.db' -not -path /var/lib/nodeagent/kubeadm.yaml -print0)
+	for command in 'status -o json' 'plan' 'config print' 'certs list -o json' 'snapshot list -o json'; do
 		told "nodeagent $command" < <(nodeagent $command 2>&1 || true)
 	done
-	for page in / /metrics /healthz /readyz; do
+	for page in / /metrics; do
 		told "http://127.0.0.1:10980$page" < <(curl -s "http://127.0.0.1:10980$page")
 	done
 	;;
