@@ -88,8 +88,8 @@ demo: build ## see it work in a minute: no root, no cluster (DEMO_SECONDS=60)
 	go run ./test/demo $(if $(RECORD),-record $(RECORD))
 
 .PHONY: bench
-bench: ## measure against etcdctl, kubeadm and a shell script in one run
-	go test -run '^$$' -bench . -benchtime 3x ./test/bench/...
+bench: ## a table of ratios to etcdctl, kubeadm and a shell script, measured in one run
+	go test -run '^$$' -bench . -benchtime 3x ./test/bench | go run ./test/bench/table
 
 .PHONY: bench-vm
 bench-vm: lab package ## measure a whole bootstrap against two shell scripts, in VMs (root, an hour)
