@@ -24,15 +24,26 @@ sed -i -E '/^.{16,}$/!d' "$secrets"
 grep -qFf "$secrets" /var/lib/nodeagent/kubeadm.yaml
 
 found=0
-told() { # where; the text comes in
-	if grep -aFf "$secrets" >/dev/null; then
+text=$(mktemp) && trap 'rm -f "$secrets" "$text"' EXIT
+told() { # where; the text comes in, and none is a search that did not take place
+	cat >"$text"
+	if [ ! -s "$text" ]; then
+		echo "nothing came from $1"
+		found=1
+	elif grep -aqFf "$secrets" "$text"; then
 		echo "told in $1"
 		found=1
 	fi
 }
-in_files() { # their names come in, each ended by a zero
+in_files() { # their names come in, each ended by a zero; the list itself has to be found among them
 	local names
-	names=$(xargs -0 grep -laFf "$secrets" 2>/dev/null || true) # processes end meanwhile
+	# grep fails for processes that end meanwhile: that it searches is shown by the list.
+	names=$({ cat; printf '%s\0' "$secrets"; } | xargs -0 grep -laFf "$secrets" 2>/dev/null || true)
+	if ! grep -qxF "$secrets" <<<"$names"; then
+		echo "the files were not searched"
+		found=1
+	fi
+	names=$(grep -vxF "$secrets" <<<"$names" || true)
 	[ -z "$names" ] || { echo "told in $names"; found=1; }
 }
 case $1 in
@@ -46,7 +57,10 @@ told)
 	in_files < <(find /var/log/nodeagent /run/nodeagent /var/lib/nodeagent -type f \
 		-not -path '*/backups/*.db' -not -path /var/lib/nodeagent/kubeadm.yaml -print0)
 	for command in 'status -o json' 'plan' 'config print' 'certs list -o json' 'snapshot list -o json'; do
-		told "nodeagent $command" < <(nodeagent $command 2>&1 || true)
+		# shellcheck disable=SC2086 # a command and its flags
+		printed=$(nodeagent $command 2>&1) && code=0 || code=$?
+		told "nodeagent $command" <<<"$printed"
+		[ $code = 0 ] || [ $code = 2 ] || { echo "nodeagent $command: exit code $code"; found=1; } # 2: there is something to do
 	done
 	for page in / /metrics; do
 		told "http://127.0.0.1:10980$page" < <(curl -s "http://127.0.0.1:10980$page")
