@@ -52,7 +52,8 @@ running)
 	told "the properties of units" < <(systemctl show 'nodeagent*')
 	;;
 told)
-	told "the journal" < <(journalctl --boot --no-pager -o cat -u 'nodeagent*' -t nodeagent)
+	# All of it: what the agent's children print is under their own names. (-u and -t together find nothing.)
+	told "the journal" < <(journalctl --boot --no-pager -o cat)
 	# kubeadm's file holds the token, and a snapshot everything.
 	in_files < <(find /var/log/nodeagent /run/nodeagent /var/lib/nodeagent -type f \
 		-not -path '*/backups/*.db' -not -path /var/lib/nodeagent/kubeadm.yaml -print0)
