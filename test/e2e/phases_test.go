@@ -132,9 +132,14 @@ func resumed(ctx context.Context, t *testing.T, v *vm.VM, was, done string, smoo
 			t.Errorf("was made anew: %s", line)
 		}
 	}
-	failed := strings.TrimSpace(v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | awk '/^bootstrap failed/ { n++ } END { print n+0; exit NR == 0 }'"))
-	if t.Logf("%s failed tries", failed); smooth && failed != "0" {
-		t.Errorf("a bootstrap that was resumed failed %s times on the way", failed)
+	failed := v.MustRun(ctx, t, "journalctl -u nodeagent -o cat --no-pager -b | awk '/^bootstrap failed/; END { exit NR == 0 }'")
+	t.Logf("failed tries: %q", failed)
+	for try := range strings.Lines(failed) {
+		// kubeadm gives a request ten seconds, which no setting changes and which an emulated
+		// machine, just woken, may need.
+		if smooth && !strings.Contains(try, "Client.Timeout exceeded") {
+			t.Errorf("a bootstrap that was resumed failed on the way: %s", try)
+		}
 	}
 }
 
