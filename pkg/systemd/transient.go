@@ -258,20 +258,40 @@ const firstPoll = 25 * time.Millisecond
 // one of the unit, and is only returned when ctx is done.
 func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, error) {
 	for pause := firstPoll; ; pause = min(2*pause, pollInterval) {
-		state, err := c.State(ctx, unit)
-		// Just after the start the unit is inactive still, with the start job in the queue.
-		if err == nil && !running(state) && state.Job == 0 {
-			result := resultOf(state)
-			result.Adopted = adopted
-			if state.ActiveState == "inactive" {
-				return result, ErrStopped
+		over, err := c.over(ctx, unit)
+		if err == nil && over {
+			state, err := c.State(ctx, unit)
+			if err == nil {
+				result := resultOf(state)
+				result.Adopted = adopted
+				if state.ActiveState == "inactive" {
+					return result, ErrStopped
+				}
+				return result, c.clear(ctx, unit, state)
 			}
-			return result, c.clear(ctx, unit, state)
 		}
 		if ctxErr := sleep(ctx, pause); ctxErr != nil {
 			return Result{Adopted: adopted}, errors.Join(ctxErr, err)
 		}
 	}
+}
+
+// over says whether a unit's program has ended. State would tell too, at a price: it asks for all
+// of the hundreds of properties that a service has, and a wait asks again and again.
+func (c *Conn) over(ctx context.Context, unit string) (bool, error) {
+	var found []dbus.UnitStatus
+	err := c.call(ctx, func(ctx context.Context, bus *dbus.Conn) (err error) {
+		found, err = bus.ListUnitsByNamesContext(ctx, []string{unit})
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read state of %s: %w", unit, err)
+	}
+	if len(found) != 1 {
+		return false, fmt.Errorf("read state of %s: systemd told of %d units", unit, len(found))
+	}
+	// Just after the start the unit is inactive still, with the start job in the queue.
+	return !running(State{ActiveState: found[0].ActiveState, SubState: found[0].SubState}) && found[0].JobId == 0, nil
 }
 
 func resultOf(s State) Result {
