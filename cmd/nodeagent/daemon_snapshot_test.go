@@ -42,7 +42,7 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 	if n > 3 { // two, and one that the save was stopped with before it could prune
 		t.Errorf("%d snapshots are kept", n)
 	}
-	if _, err := etcdbackup.Verify(t.Context(), store, last.Object.Name); err != nil {
+	if _, err := etcdbackup.Verify(t.Context(), store, last.Object.Name, etcdbackup.Identities{}); err != nil {
 		t.Error(err)
 	}
 	p = start(t, h)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 	"time"
 )
 
@@ -45,28 +44,23 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 	}
 	var c Catalog
 	for _, o := range objects {
-		object, isManifest := strings.CutSuffix(o.Name, manifestExt)
-		if _, err := ParseName(object); err != nil {
-			c.Ignored = append(c.Ignored, Ignored{o.Name, "is not named like a backup"})
-			continue
-		}
-		if !isManifest {
-			if _, ok := sizes[ManifestName(o.Name)]; !ok {
-				c.Ignored = append(c.Ignored, Ignored{o.Name, reasonOrphan})
+		ignore := func(reason string) { c.Ignored = append(c.Ignored, Ignored{o.Name, reason}) }
+		switch kind, name := classify(o.Name); kind {
+		case foreign:
+			ignore("is not named like a backup")
+		case manifestObject:
+			object := name.String()
+			m, err := readManifest(ctx, store, object)
+			if err == nil {
+				err = m.stored(sizes)
 			}
-			continue
-		}
-		m, err := readManifest(ctx, store, object)
-		size, there := sizes[object]
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // pruned since it was listed
-		case err != nil:
-			c.Ignored = append(c.Ignored, Ignored{o.Name, err.Error()})
-		case !there:
-			c.Ignored = append(c.Ignored, Ignored{o.Name, "its object is gone"})
-		case size != m.Object.Size:
-			c.Ignored = append(c.Ignored, Ignored{o.Name, fmt.Sprintf("its object has %d bytes, not %d", size, m.Object.Size)})
-		default:
+			if errors.Is(err, fs.ErrNotExist) { // pruned since it was listed
+				continue
+			}
+			if err != nil {
+				ignore(err.Error())
+				continue
+			}
 			c.Backups = append(c.Backups, m)
 		}
 		if ctx.Err() != nil {
@@ -74,7 +68,51 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 		}
 	}
 	c.Backups = newestFirst(c.Backups)
+	c.Ignored = append(c.Ignored, orphans(objects)...)
 	return c, nil
+}
+
+// stored says what of a backup is not in a store with objects of these sizes.
+func (m Manifest) stored(sizes map[string]int64) error {
+	want := []StoredObject{m.Object}
+	if m.Files != nil {
+		want = append(want, m.Files.StoredObject)
+	}
+	for _, o := range want {
+		size, there := sizes[o.Name]
+		switch {
+		case !there:
+			return fmt.Errorf("its object %s is gone", o.Name)
+		case size != o.Size:
+			return fmt.Errorf("its object %s has %d bytes, not %d", o.Name, size, o.Size)
+		}
+	}
+	return nil
+}
+
+// orphans are those of the objects that belong to a backup which has no manifest.
+func orphans(objects []Object) []Ignored {
+	manifests := map[string]bool{}
+	for _, o := range objects {
+		if kind, name := classify(o.Name); kind == manifestObject {
+			manifests[name.String()], manifests[name.Stem()] = true, true
+		}
+	}
+	var found []Ignored
+	for _, o := range objects {
+		kind, name := classify(o.Name)
+		switch kind {
+		case snapshotObject, proofObject:
+			if !manifests[name.String()] {
+				found = append(found, Ignored{o.Name, reasonOrphan})
+			}
+		case filesObject:
+			if !manifests[name.Stem()] {
+				found = append(found, Ignored{o.Name, reasonOrphan})
+			}
+		}
+	}
+	return found
 }
 
 // readManifest reads the manifest of an object, which has to be that object's.
@@ -94,56 +132,6 @@ func readManifest(ctx context.Context, store Store, object string) (Manifest, er
 	return m, err
 }
 
-// Verify reads a backup back from its store: the object is what the manifest says, and the
-// snapshot in it matches its own trailer.
-func Verify(ctx context.Context, store Store, object string) (Manifest, error) {
-	fail := func(err error) (Manifest, error) {
-		return Manifest{}, fmt.Errorf("verify %s in %s: %w", object, store, err)
-	}
-	m, err := readManifest(ctx, store, object)
-	if err != nil {
-		return fail(err)
-	}
-	r, err := store.Open(ctx, object)
-	if err != nil {
-		return fail(err)
-	}
-	d := newDigest()
-	err = copyUntil(ctx, d, r)
-	if err := errors.Join(err, r.Close()); err != nil {
-		return fail(err)
-	}
-	size := d.size
-	sum, err := d.finish()
-	if size != m.Object.Size || sum != m.Object.SHA256 {
-		err = errors.Join(fmt.Errorf("%d bytes with sha256 %s are not the %d with %s of its manifest", size, sum, m.Object.Size, m.Object.SHA256), err)
-	}
-	if err != nil {
-		return fail(err)
-	}
-	return m, nil
-}
-
-// copyUntil copies until the end or until ctx is done.
-func copyUntil(ctx context.Context, w io.Writer, r io.Reader) error {
-	buf := make([]byte, 1<<20)
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := r.Read(buf)
-		if _, err := w.Write(buf[:n]); err != nil {
-			return err
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // orphanAge is how old an object without a manifest is before it is taken for a leftover, and
 // not for one that is being published this moment.
 const orphanAge = time.Hour
@@ -157,28 +145,22 @@ func tidy(ctx context.Context, store Store, req Request) (removed []Decision, er
 	}
 	host := HostInName(req.Host)
 	for _, i := range c.Ignored {
-		name, err := ParseName(i.Name)
-		if err != nil || i.Reason != reasonOrphan || name.Host != host || req.Now.Sub(name.Time) < orphanAge {
+		kind, name := classify(i.Name)
+		if kind == foreign || i.Reason != reasonOrphan || name.Host != host || req.Now.Sub(name.Time) < orphanAge {
 			continue
 		}
 		if err := store.Delete(ctx, i.Name); err != nil {
 			return nil, err
 		}
 	}
-	var own []Manifest
-	for _, m := range c.Backups {
-		if m.Host == req.Host {
-			own = append(own, m)
-		}
+	keep, remove := Retain(ownOf(c.Backups, req.Host), req.Retention, req.Now)
+	over, err := overBudget(ctx, store, keep, c.Backups, req)
+	if err != nil {
+		return nil, err
 	}
-	_, remove := Retain(own, req.Retention, req.Now)
-	for _, d := range remove {
-		// The manifest first: what a crash leaves then is an orphan, never a manifest that
-		// promises an object which is gone.
-		for _, name := range []string{ManifestName(d.Manifest.Object.Name), d.Manifest.Object.Name} {
-			if err := store.Delete(ctx, name); err != nil {
-				return removed, err
-			}
+	for _, d := range append(remove, over...) {
+		if err := removeBackup(ctx, store, d.Manifest); err != nil {
+			return removed, err
 		}
 		removed = append(removed, d)
 	}

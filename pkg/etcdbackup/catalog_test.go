@@ -3,6 +3,7 @@ package etcdbackup_test
 import (
 	"bytes"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,8 @@ func TestListIgnores(t *testing.T) {
 		want  string // how the reason reads; "" is a backup
 	}{
 		"renamed":               {map[string][]byte{other: object, other + ".json": renamed}, ""},
-		"truncated":             {map[string][]byte{other: object[:len(object)-4096], other + ".json": renamed}, "its object has"},
-		"without its object":    {map[string][]byte{other + ".json": renamed}, "its object is gone"},
+		"truncated":             {map[string][]byte{other: object[:len(object)-4096], other + ".json": renamed}, "its object " + other + " has"},
+		"without its object":    {map[string][]byte{other + ".json": renamed}, "its object " + other + " is gone"},
 		"without its manifest":  {map[string][]byte{other: object}, "has no manifest"},
 		"another's manifest":    {map[string][]byte{other: object, other + ".json": manifest}, "is the manifest of " + good.Object.Name},
 		"half a manifest":       {map[string][]byte{other: object, other + ".json": renamed[:50]}, "decode manifest"},
@@ -59,7 +60,7 @@ func TestListIgnores(t *testing.T) {
 				}
 				return
 			}
-			if len(c.Backups) != 1 || c.Backups[0] != good {
+			if len(c.Backups) != 1 || !reflect.DeepEqual(c.Backups[0], good) {
 				t.Errorf("listed %+v, want only %s", c.Backups, good.Object.Name)
 			}
 			if len(c.Ignored) != 1 || !strings.Contains(c.Ignored[0].Reason, tt.want) {

@@ -19,6 +19,14 @@ type Config struct {
 	Interval time.Duration `yaml:"interval"`
 	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
 	TimeZone string `yaml:"timeZone"`
+	// Compression is how backups are compressed: zstd, or none.
+	Compression string `yaml:"compression"`
+	// Recipients are the age public keys (age1…, or age1pq1… for post-quantum ones) that backups
+	// are encrypted to. The host needs no identity to save; without recipients backups are not encrypted.
+	Recipients []string `yaml:"recipients"`
+	// MaxDiskPercent is how much of a store's filesystem backups may take, in percent. Beyond
+	// it the oldest are removed, the newest never.
+	MaxDiskPercent int `yaml:"maxDiskPercent"`
 	// Stores are the places where backups are kept. Each gets every backup.
 	Stores []StoreConfig `yaml:"stores"`
 	// Retention says which backups are kept in each store.
@@ -43,11 +51,21 @@ type Retention struct {
 	KeepLast int `yaml:"keepLast"`
 }
 
+// The values of Config.Compression.
+const (
+	Zstd         = "zstd"
+	Uncompressed = "none"
+)
+
 // DefaultConfig is a backup every six hours, kept for a week on the host itself.
 func DefaultConfig() Config {
 	return Config{
-		Schedule:  "0 */6 * * *",
-		TimeZone:  "Local",
+		Schedule: "0 */6 * * *",
+		TimeZone: "Local",
+
+		Compression:    Zstd,
+		MaxDiskPercent: 20,
+
 		Stores:    []StoreConfig{{File: &FileConfig{Dir: "/var/lib/nodeagent/backups"}}},
 		Retention: Retention{KeepLast: 28},
 	}
@@ -62,6 +80,15 @@ func (c Config) Validate() error {
 		}
 	} else if c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("interval: %s is shorter than one second", c.Interval))
+	}
+	if c.Compression != Zstd && c.Compression != Uncompressed {
+		errs = append(errs, fmt.Errorf("compression: %q is neither %s nor %s", c.Compression, Zstd, Uncompressed))
+	}
+	if _, err := ParseRecipients(c.Recipients); err != nil {
+		errs = append(errs, err)
+	}
+	if c.MaxDiskPercent < 1 || c.MaxDiskPercent > 100 {
+		errs = append(errs, fmt.Errorf("maxDiskPercent: %d is not between 1 and 100", c.MaxDiskPercent))
 	}
 	if len(c.Stores) == 0 {
 		errs = append(errs, errors.New("stores: none is given, so that backups would go nowhere"))

@@ -24,8 +24,8 @@ type fakeSource struct {
 	stream func(context.Context) (io.ReadCloser, error)
 }
 
-func (s fakeSource) Describe(context.Context) (etcdbackup.Member, int64, error) {
-	return etcdbackup.Member{ClusterID: "1", MemberID: "2", Version: "3.6.8"}, s.size, nil
+func (s fakeSource) Describe(context.Context) (etcdbackup.Description, error) {
+	return etcdbackup.Description{Member: etcdbackup.Member{ClusterID: "1", MemberID: "2", Version: "3.6.8"}, Size: s.size}, nil
 }
 
 func (s fakeSource) Snapshot(ctx context.Context) (io.ReadCloser, error) { return s.stream(ctx) }
@@ -61,7 +61,7 @@ func saveFails(t *testing.T, source etcdbackup.Source) error {
 	t.Helper()
 	h, s := newStore(t)
 	report, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Store{s}, request(noon))
-	if err == nil || report.Manifest != (etcdbackup.Manifest{}) || report.Stores[0].Saved {
+	if err == nil || report.Saved() || report.Stores[0].Saved {
 		t.Errorf("report %+v, error %v, want a failure", report, err)
 	}
 	if got := files(t, h); len(got) != 0 {
@@ -348,12 +348,12 @@ func TestVerifyFindsDamage(t *testing.T) {
 			if err := h.WriteFile(path, change(bytes.Clone(data)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err == nil {
+			if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name, etcdbackup.Identities{}); err == nil {
 				t.Error("verified")
 			}
 		})
 	}
-	if _, err := etcdbackup.Verify(t.Context(), s, "20260101T000000Z-cp1-1.db"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := etcdbackup.Verify(t.Context(), s, "20260101T000000Z-cp1-1.db", etcdbackup.Identities{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("one that is not there: %v", err)
 	}
 }

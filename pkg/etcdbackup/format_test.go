@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -27,9 +28,19 @@ func manifest() etcdbackup.Manifest {
 		Version:  1,
 		Host:     "cp1",
 		Time:     noon,
-		Object:   etcdbackup.StoredObject{Name: "20261121T120000Z-cp1-42.db", Size: 4128, SHA256: sum},
+		Agent:    "1.2.3",
+		Cluster:  etcdbackup.Cluster{Kind: etcdbackup.KubeSystem, ID: "0a1b2c3d-0000-4000-8000-000000000001"},
+		Object:   etcdbackup.StoredObject{Name: "20261121T120000Z-cp1-42.db.zst.age", Size: 2000, SHA256: sum},
 		Snapshot: etcdbackup.Snapshot{Size: 4128, SHA256: sum, Revision: 42, Keys: 7},
-		Etcd:     etcdbackup.Member{ClusterID: "cdf818194e3a8c32", MemberID: "8e9e05c52164694d", Version: "3.6.8", StorageVersion: "3.6.0"},
+		Etcd: etcdbackup.Member{ClusterID: "cdf818194e3a8c32", MemberID: "8e9e05c52164694d", Version: "3.6.8", StorageVersion: "3.6.0", Members: []etcdbackup.Peer{
+			{ID: "8e9e05c52164694d", Name: "cp1", PeerURLs: []string{"https://10.0.0.1:2380"}},
+			{ID: "91bc3c398fb3c146", Name: "cp2", PeerURLs: []string{"https://10.0.0.2:2380"}, Learner: true},
+		}},
+		Recipients: []string{"sha256:" + sum},
+		Files: &etcdbackup.Files{
+			StoredObject: etcdbackup.StoredObject{Name: "20261121T120000Z-cp1-42.files.tar.zst.age", Size: 900, SHA256: sum},
+			Paths:        []string{"/etc/kubernetes/pki/ca.key"},
+		},
 	}
 }
 
@@ -50,7 +61,7 @@ func TestManifestFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := etcdbackup.DecodeManifest(data)
-	if err != nil || got != manifest() {
+	if err != nil || !reflect.DeepEqual(got, manifest()) {
 		t.Errorf("decoded %+v, %v", got, err)
 	}
 	encoded, err := json.MarshalIndent(got, "", "  ")
@@ -69,6 +80,12 @@ func TestManifestRefused(t *testing.T) {
 		"no size":           func(m *etcdbackup.Manifest) { m.Object.Size = 0 },
 		"a short sha256":    func(m *etcdbackup.Manifest) { m.Object.SHA256 = "00" },
 		"no sha256":         func(m *etcdbackup.Manifest) { m.Snapshot.SHA256 = "" },
+		"for nobody":        func(m *etcdbackup.Manifest) { m.Recipients = nil },
+		"another's files":   func(m *etcdbackup.Manifest) { m.Files.Name = "../" + m.Files.Name },
+		"files of no size":  func(m *etcdbackup.Manifest) { m.Files.Size = 0 },
+		"plain, and smaller": func(m *etcdbackup.Manifest) {
+			m.Object.Name, m.Recipients = strings.TrimSuffix(m.Object.Name, ".zst.age"), nil
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := manifest()
@@ -121,6 +138,9 @@ func TestName(t *testing.T) {
 		"20261121T120000Z-7-0.db":                   {Time: noon, Host: "7", Revision: 0},
 		"20261121T120000Z---9.db":                   {Time: noon, Host: "-", Revision: 9},
 		"20261121T120000Z-x-9223372036854775807.db": {Time: noon, Host: "x", Revision: 1<<63 - 1},
+		"20261121T120000Z-x-1.db.zst":               {Time: noon, Host: "x", Revision: 1, Compressed: true},
+		"20261121T120000Z-x-1.db.age":               {Time: noon, Host: "x", Revision: 1, Encrypted: true},
+		"20261121T120000Z-x-1.db.zst.age":           {Time: noon, Host: "x", Revision: 1, Compressed: true, Encrypted: true},
 	} {
 		if got, err := etcdbackup.ParseName(s); err != nil || got != want || got.String() != s {
 			t.Errorf("%s: %+v, %v", s, got, err)
@@ -130,6 +150,7 @@ func TestName(t *testing.T) {
 		"", ".db", "x.db", "20261121T120000Z.db", "20261121T120000Z-42.db", "20261121T120000Z--42.db",
 		"20261121T120000Z-cp1-042.db", "20261121T120000Z-cp1-+42.db", "20261121T120000Z-cp1--42", "20261121T120000Z-cp1-.db",
 		"20261121T120000Z-cp1-9223372036854775808.db", "20261321T120000Z-cp1-42.db", "20261121T120000-cp1-42.db",
+		"20261121T120000Z-x-1.db.age.zst", "20261121T120000Z-x-1.db.zst.zst", "20261121T120000Z-x-1.zst", "20261121T120000Z-x-1.files.tar.zst.age",
 		"20261121T120000Z-a/b-42.db", "20261121T120000Z-é-42.db", "20261121T120000Z-cp1-42.db.part", "20261121T120000Z-cp1-42.db.json",
 		"20261121T120000Z-" + strings.Repeat("x", 129) + "-1.db",
 	} {

@@ -112,7 +112,7 @@ func dial(t *testing.T) *clientv3.Client {
 // source is the member.
 func source(t *testing.T) etcdbackup.Source {
 	t.Helper()
-	return etcdbackup.FromClient(etcdClient(t))
+	return etcdbackup.FromClient(etcdClient(t), "")
 }
 
 const dir = "/var/lib/nodeagent/backups"
@@ -127,8 +127,11 @@ func newStore(t *testing.T) (*host.Host, *file.Store) {
 }
 
 func request(now time.Time) etcdbackup.Request {
-	return etcdbackup.Request{Host: "cp1", Now: now, Retention: etcdbackup.Retention{KeepLast: 3}}
+	return etcdbackup.Request{Host: "cp1", Agent: "test", Now: now, Retention: etcdbackup.Retention{KeepLast: 3}, Scratch: scratch}
 }
+
+// scratch is a file without a name in a directory of the machine's.
+func scratch() (*os.File, error) { return host.New("/").ScratchFile(os.TempDir()) }
 
 // save makes one backup of the real member in s.
 func save(t *testing.T, s etcdbackup.Store, now time.Time) etcdbackup.Manifest {

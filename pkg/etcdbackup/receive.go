@@ -13,9 +13,8 @@ var ErrStalled = errors.New("etcd stopped sending")
 
 func stalled(after time.Duration) error { return fmt.Errorf("%w: nothing for %s", ErrStalled, after) }
 
-// receive writes the stream to the digest and every live target. A target that cannot be
-// written fails alone; without any left the stream is dropped.
-func (s *save) receive(ctx context.Context, digest io.Writer) error {
+// receive writes the stream to every sink.
+func (s *save) receive(ctx context.Context, sinks ...io.Writer) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := time.AfterFunc(s.req.Stall, func() { cancel(stalled(s.req.Stall)) })
@@ -24,34 +23,20 @@ func (s *save) receive(ctx context.Context, digest io.Writer) error {
 	if err != nil {
 		return because(ctx, err)
 	}
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := stream.Read(buf)
-		if n > 0 {
-			watch.Stop() // a slow disk is no stall of etcd's
-			if _, err := digest.Write(buf[:n]); err != nil {
-				return errors.Join(err, stream.Close())
-			}
-			if s.write(buf[:n]); len(s.live()) == 0 {
-				return stream.Close()
-			}
-			watch.Reset(s.req.Stall)
+	defer func() { err = errors.Join(err, stream.Close()) }()
+	read := func(p []byte) (int, error) {
+		watch.Reset(s.req.Stall)
+		n, err := stream.Read(p)
+		watch.Stop() // a slow disk is no stall of etcd's
+		if err != nil && !errors.Is(err, io.EOF) {
+			err = because(ctx, fmt.Errorf("read snapshot: %w", err))
 		}
-		if errors.Is(err, io.EOF) {
-			return stream.Close()
+		if s.received += int64(n); s.req.Progress != nil {
+			s.req.Progress(s.received, s.expected)
 		}
-		if err != nil {
-			return errors.Join(because(ctx, fmt.Errorf("read snapshot: %w", err)), stream.Close())
-		}
+		return n, err
 	}
-}
-
-func (s *save) write(p []byte) {
-	for _, t := range s.live() {
-		if _, err := t.draft.Write(p); err != nil {
-			t.fail(err)
-		}
-	}
+	return tee(read, cancel, sinks...)
 }
 
 // because prefers the reason ctx ended for to the error that its end led to.

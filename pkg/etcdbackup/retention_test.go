@@ -3,6 +3,7 @@ package etcdbackup_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestRetainProperties(t *testing.T) {
 		}
 		before := slices.Clone(backups)
 		keep, remove := etcdbackup.Retain(backups, etcdbackup.Retention{KeepLast: random.IntN(6) - 1}, noon)
-		if !slices.Equal(before, backups) {
+		if !reflect.DeepEqual(before, backups) {
 			t.Fatal("it reordered its input")
 		}
 		if len(keep)+len(remove) != len(backups) {

@@ -4,37 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"os"
 	"time"
 )
 
-const (
-	// DefaultStall is how long a snapshot may send nothing. There is no limit on the whole:
-	// a large database on a slow disk takes as long as it takes.
-	DefaultStall = 30 * time.Second
-	// room is what stays free in a store beside the new backup.
-	room = 64 << 20
-)
+// DefaultStall is how long a snapshot may send nothing. There is no limit on the whole:
+// a large database on a slow disk takes as long as it takes.
+const DefaultStall = 30 * time.Second
 
 // Request says which backup to make.
 type Request struct {
-	Host      string // the node's name
-	Now       time.Time
+	Host  string // the node's name
+	Agent string // the version of this program
+	Now   time.Time
+
 	Retention Retention
-	Stall     time.Duration // DefaultStall when 0
+	// MaxDiskPercent is how much of a store's filesystem backups may take; 0 is no limit.
+	MaxDiskPercent int
+
+	Compress   bool
+	Recipients Recipients
+	// Files are what goes with a snapshot that is encrypted, and never with another.
+	Files []File
+
+	// Scratch makes the file, without a name, that the plain snapshot is verified in. Where the
+	// object of a store is a local file and the plain snapshot itself, none is made.
+	Scratch func() (*os.File, error)
+	// Progress is told how much of the snapshot has come, in bytes, many times a second; nil is
+	// told nothing. Expected is the size of the database when the save began.
+	Progress func(received, expected int64)
+
+	Stall time.Duration // DefaultStall when 0
 }
 
 // Report is what a save did.
 type Report struct {
-	Manifest Manifest // of the backup; zero when none was made
+	Manifest Manifest // of the backup; its Version is 0 when none was made
 	Stores   []StoreReport
 }
+
+// Saved says whether a store has the backup.
+func (r Report) Saved() bool { return r.Manifest.Version != 0 }
 
 // StoreReport is what a save did in one store.
 type StoreReport struct {
 	Store   string     // Store.String
 	Saved   bool       // the backup is there, whatever Err says
-	Removed []Decision // by retention
+	Removed []Decision // by retention, or to make room
 	Err     error
 }
 
@@ -50,12 +66,8 @@ func Save(ctx context.Context, source Source, stores []Store, req Request) (Repo
 	for _, store := range stores {
 		s.targets = append(s.targets, &target{Store: store, report: StoreReport{Store: store.String()}})
 	}
-	defer func() {
-		for _, t := range s.targets {
-			t.abort()
-		}
-	}()
 	manifest, err := s.run(ctx)
+	err = errors.Join(err, s.end())
 	report := Report{}
 	for _, t := range s.targets {
 		if t.report.Saved {
@@ -69,119 +81,150 @@ func Save(ctx context.Context, source Source, stores []Store, req Request) (Repo
 	return report, err
 }
 
-// target is one store in one save.
-type target struct {
-	Store
-	draft  Draft
-	report StoreReport
-}
-
-// fail records why the store does not get the backup and gives its space back.
-func (t *target) fail(err error) {
-	t.report.Err = errors.Join(t.report.Err, err)
-	t.abort()
-}
-
-func (t *target) abort() {
-	if t.draft == nil {
-		return
-	}
-	if err := t.draft.Abort(); err != nil {
-		t.report.Err = errors.Join(t.report.Err, err)
-	}
-	t.draft = nil
-}
-
 type save struct {
 	source  Source
 	req     Request
-	targets []*target
+	targets targets
+	scratch *os.File // nil where a target's own file is the plain snapshot
+
+	received, expected int64
 }
 
-// live are the targets that can still get the backup.
-func (s *save) live() []*target {
-	return slices.DeleteFunc(slices.Clone(s.targets), func(t *target) bool { return t.draft == nil })
+// end gives back what the save took; what is published stays.
+func (s *save) end() error {
+	for _, t := range s.targets {
+		t.abort()
+	}
+	if s.scratch == nil {
+		return nil
+	}
+	return s.scratch.Close()
 }
+
+// wrapped says that what is stored is not the snapshot byte for byte.
+func (s *save) wrapped() bool { return s.req.Compress || !s.req.Recipients.Empty() }
 
 // run returns the manifest and an error that concerns every store.
-func (s *save) run(ctx context.Context) (Manifest, error) {
+func (s *save) run(ctx context.Context) (m Manifest, err error) {
+	fail := func(err error) (Manifest, error) { return Manifest{}, fmt.Errorf("save snapshot: %w", err) }
 	if s.req.Host == "" {
-		return Manifest{}, errors.New("save snapshot: the host has no name")
+		return fail(errors.New("the host has no name"))
 	}
 	if len(s.targets) == 0 {
-		return Manifest{}, errors.New("save snapshot: there is no store to save it to")
+		return fail(errors.New("there is no store to save it to"))
 	}
-	member, size, err := s.describe(ctx)
+	m, err = s.describe(ctx)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("save snapshot: %w", err)
+		return fail(err)
 	}
-	for _, t := range s.targets {
-		if t.draft, err = t.Create(ctx, size+room); err != nil {
-			t.draft = nil
-			t.fail(err)
-		}
+	if err := s.open(ctx); err != nil {
+		return fail(err)
 	}
-	if len(s.live()) == 0 {
+	if len(s.targets.live()) == 0 {
 		return Manifest{}, nil // each store has said why
 	}
-	digest := newDigest()
-	if err := s.receive(ctx, digest); err != nil {
-		return Manifest{}, fmt.Errorf("save snapshot: %w", err)
+	if err := s.stream(ctx, &m); err != nil {
+		return fail(err)
 	}
-	if len(s.live()) == 0 {
+	if len(s.targets.live()) == 0 {
 		return Manifest{}, nil
 	}
-	m, err := s.verify(ctx, digest, member)
-	if err == nil {
-		err = ctx.Err()
+	if err := errors.Join(s.verify(ctx, &m), context.Cause(ctx)); err != nil {
+		return fail(err)
 	}
+	archive, err := packFiles(s.req.Files, s.req.Recipients, &m)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("save snapshot: %w", err)
+		return fail(err)
 	}
-	for _, t := range s.live() {
-		s.publish(context.WithoutCancel(ctx), t, m)
+	for _, t := range s.targets.live() {
+		t.publish(context.WithoutCancel(ctx), m, archive, s.req)
 	}
 	return m, nil
 }
 
-func (s *save) describe(ctx context.Context) (Member, int64, error) {
+// describe begins the manifest with what the member says of itself.
+func (s *save) describe(ctx context.Context) (Manifest, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.req.Stall, stalled(s.req.Stall))
 	defer cancel()
-	m, size, err := s.source.Describe(ctx)
+	d, err := s.source.Describe(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return m, size, err
+	s.expected = d.Size
+	return Manifest{
+		Version: manifestVersion, Host: s.req.Host, Agent: s.req.Agent, Time: s.req.Now.UTC().Truncate(time.Second),
+		Cluster: d.Cluster, Etcd: d.Member, Recipients: s.req.Recipients.Fingerprints,
+	}, err
 }
 
-// verify makes the manifest, from what is in the file and in the stream that was written to
-// it: first the trailer, which finds every damage on the way, then the structure.
-func (s *save) verify(ctx context.Context, d *digest, member Member) (Manifest, error) {
-	sum, err := d.finish()
-	if err != nil {
-		return Manifest{}, err
+// open makes room and begins the drafts, and the scratch file where one is needed.
+func (s *save) open(ctx context.Context) error {
+	for _, t := range s.targets {
+		t.open(ctx, s.req, s.expected)
 	}
-	content, err := inspect(s.live()[0].draft.Path(), d.size)
+	live := s.targets.live()
+	if len(live) == 0 || !s.wrapped() && live.plain() != nil {
+		return nil
+	}
+	file, err := s.req.Scratch()
 	if err != nil {
-		return Manifest{}, fmt.Errorf("inspect snapshot: %w", err)
+		return err
+	}
+	s.scratch = file
+	return checkScratch(file, s.expected)
+}
+
+// stream receives the snapshot into the drafts and checks its trailer, which finds every damage
+// on the way; m is told what was received and what was stored.
+func (s *save) stream(ctx context.Context, m *Manifest) error {
+	digest := newDigest()
+	object, err := newWrapper(s.targets, s.req.Compress, s.req.Recipients)
+	if err != nil {
+		return err
+	}
+	if s.scratch != nil {
+		err = s.receive(ctx, digest, object, s.scratch)
+	} else {
+		err = s.receive(ctx, digest, object)
+	}
+	if err == nil {
+		err = object.Close()
+	}
+	if errors.Is(err, errNoTarget) {
+		return nil // each store has said why
+	}
+	if err != nil {
+		return err
+	}
+	sum, err := digest.finish()
+	m.Snapshot.Size, m.Snapshot.SHA256 = digest.size, sum
+	m.Object = object.object("")
+	return err
+}
+
+// verify reads the structure of what was received, and gives it its name.
+func (s *save) verify(ctx context.Context, m *Manifest) error {
+	file := s.scratch
+	if file == nil {
+		file = s.targets.live().plain()
+	}
+	content, err := inspect(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), m.Snapshot.Size)
+	if err != nil {
+		return fmt.Errorf("inspect snapshot: %w", err)
 	}
 	if content.storageVersion != "" {
-		member.StorageVersion = content.storageVersion
+		m.Etcd.StorageVersion = content.storageVersion
 	}
-	m := Manifest{
-		Version:  manifestVersion,
-		Host:     s.req.Host,
-		Time:     s.req.Now.UTC().Truncate(time.Second),
-		Snapshot: Snapshot{Size: d.size, SHA256: sum, Revision: content.revision, Keys: content.keys},
-		Etcd:     member,
-	}
-	name, err := s.free(ctx, Name{Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision})
+	m.Snapshot.Revision, m.Snapshot.Keys = content.revision, content.keys
+	name, err := s.free(ctx, Name{
+		Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision,
+		Compressed: s.req.Compress, Encrypted: !s.req.Recipients.Empty(),
+	})
 	if err != nil {
-		return Manifest{}, err
+		return err
 	}
-	m.Time = name.Time
-	m.Object = StoredObject{Name: name.String(), Size: d.size, SHA256: sum}
-	return m, m.check()
+	m.Time, m.Object.Name = name.Time, name.String()
+	return m.check()
 }
 
 // free is name, at the first second from its own on at which no store has an object of that
@@ -189,59 +232,26 @@ func (s *save) verify(ctx context.Context, d *digest, member Member) (Manifest, 
 // time of this save then goes by that one.
 func (s *save) free(ctx context.Context, name Name) (Name, error) {
 	taken := map[string]bool{}
-	for _, t := range s.live() {
+	for _, t := range s.targets.live() {
 		objects, err := t.List(ctx)
 		if err != nil {
 			t.fail(fmt.Errorf("list: %w", err))
 			continue
 		}
 		for _, o := range objects {
-			taken[o.Name] = true
+			if kind, n := classify(o.Name); kind != foreign {
+				taken[n.Stem()] = true
+			}
 		}
 	}
-	if len(s.live()) == 0 {
+	if len(s.targets.live()) == 0 {
 		return name, errors.New("no store can be listed")
 	}
-	for taken[name.String()] || taken[ManifestName(name.String())] {
+	for taken[name.Stem()] {
 		name.Time = name.Time.Add(time.Second)
 	}
 	if name.Time.After(s.req.Now) {
 		s.req.Now = name.Time
 	}
 	return name, nil
-}
-
-// publish commits the object, then the manifest, and then tidies up.
-func (s *save) publish(ctx context.Context, t *target, m Manifest) {
-	err := t.draft.Commit(ctx, m.Object.Name)
-	if err != nil {
-		t.fail(err)
-		return
-	}
-	t.draft = nil
-	if err := writeManifest(ctx, t.Store, m); err != nil {
-		t.fail(errors.Join(err, t.Delete(ctx, m.Object.Name)))
-		return
-	}
-	t.report.Saved = true
-	t.report.Removed, err = tidy(ctx, t.Store, s.req)
-	if err != nil {
-		t.fail(fmt.Errorf("saved, but the older ones could not be pruned: %w", err))
-	}
-}
-
-func writeManifest(ctx context.Context, store Store, m Manifest) (err error) {
-	data, err := m.encode()
-	if err != nil {
-		return err
-	}
-	draft, err := store.Create(ctx, int64(len(data)))
-	if err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	defer func() { err = errors.Join(err, draft.Abort()) }()
-	if _, err := draft.Write(data); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	return draft.Commit(ctx, ManifestName(m.Object.Name))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -55,10 +56,10 @@ func TestSaveAndRestore(t *testing.T) {
 	if want := hex.EncodeToString(sum[:]); m.Object.SHA256 != want || m.Snapshot.SHA256 != want || m.Object.Size != int64(len(data)) {
 		t.Errorf("manifest says %+v and %+v of a file of %d bytes with sha256 %s", m.Object, m.Snapshot, len(data), want)
 	}
-	if got := list(t, s); len(got.Backups) != 1 || got.Backups[0] != m || len(got.Ignored) != 0 {
+	if got := list(t, s); len(got.Backups) != 1 || !reflect.DeepEqual(got.Backups[0], m) || len(got.Ignored) != 0 {
 		t.Errorf("listed %+v, want %+v", got, m)
 	}
-	if got, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err != nil || got != m {
+	if got, err := etcdbackup.Verify(t.Context(), s, m.Object.Name, etcdbackup.Identities{}); err != nil || !got.Opened || !reflect.DeepEqual(got.Manifest, m) {
 		t.Errorf("verify: %+v, %v", got, err)
 	}
 	if got, want := files(t, h), []string{m.Object.Name, m.Object.Name + ".json"}; !slices.Equal(got, want) {
@@ -121,7 +122,7 @@ func TestFailedSaveRemovesNothing(t *testing.T) {
 	req := request(noon.Add(100 * time.Hour))
 	req.Retention.KeepLast = 1
 	report, err := etcdbackup.Save(t.Context(), altered(t, func(b []byte) []byte { return b[:len(b)-1] }), []etcdbackup.Store{s}, req)
-	if err == nil || report.Stores[0].Saved || report.Manifest != (etcdbackup.Manifest{}) {
+	if err == nil || report.Stores[0].Saved || report.Saved() {
 		t.Errorf("report %+v, error %v", report, err)
 	}
 	wantBackups(t, s, times...)
@@ -188,7 +189,7 @@ func TestSaveTwiceInOneSecond(t *testing.T) {
 		t.Errorf("saved at %s and %s", first.Time, second.Time)
 	}
 	for _, m := range []etcdbackup.Manifest{first, second} {
-		if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name); err != nil {
+		if _, err := etcdbackup.Verify(t.Context(), s, m.Object.Name, etcdbackup.Identities{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -232,7 +233,7 @@ func TestLearnerIsRefused(t *testing.T) {
 	client := dial(t)
 	client.Maintenance = learner{client.Maintenance}
 	_, s := newStore(t)
-	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client), []etcdbackup.Store{s}, request(noon))
+	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Store{s}, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "is a learner") {
 		t.Errorf("error %v, want a refusal", err)
 	}

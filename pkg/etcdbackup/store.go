@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 )
 
 // Store is a flat set of named objects. It knows nothing of backups. All names given to it
@@ -14,6 +15,8 @@ import (
 type Store interface {
 	// String says where the store is, for operators: "file /var/lib/nodeagent/backups".
 	String() string
+	// Room says how much may still be stored.
+	Room(ctx context.Context) (Room, error)
 	// Create begins an object of about size bytes. Where there is no room for it the error
 	// is ErrNoSpace. What earlier processes of this host left unfinished is removed.
 	Create(ctx context.Context, size int64) (Draft, error)
@@ -26,14 +29,13 @@ type Store interface {
 	Delete(ctx context.Context, name string) error
 }
 
-// Draft is an object being written: a local file, of which nothing is in the store before
-// Commit. Exactly one of Commit and Abort ends it; Abort after either does nothing, so that
+// Draft is an object being written, of which nothing is in the store before Commit. Exactly one of Commit and Abort ends it; Abort after either does nothing, so that
 // it can be deferred.
 type Draft interface {
 	io.Writer
-	// Path is the local file that holds what has been written, so that it can be verified
-	// before it is committed. It may be read, not changed.
-	Path() string
+	// File is the local file that holds what has been written, so that it can be verified
+	// before it is committed; nil where there is none. It may be read, not changed.
+	File() *os.File
 	// Commit makes the object durable and then visible by its name. A name that is taken is
 	// fs.ErrExist, and the draft is gone in any case.
 	Commit(ctx context.Context, name string) error

@@ -110,7 +110,7 @@ func (m machine) listed() []string {
 	store := file.New(host.New(m.root), backups, "localhost")
 	var names []string
 	for _, b := range list {
-		if _, err := etcdbackup.Verify(m.t.Context(), store, b.Object.Name); err != nil {
+		if _, err := etcdbackup.Verify(m.t.Context(), store, b.Object.Name, etcdbackup.Identities{}); err != nil {
 			m.t.Errorf("a backup is listed that is none: %v", err)
 		}
 		names = append(names, b.Object.Name)

@@ -20,6 +20,8 @@ type draft struct {
 	store *Store
 	file  *os.File
 	done  bool
+
+	unchecked int64 // bytes written since the free space was looked at
 }
 
 func (s *Store) draftPrefix() string { return ".nodeagent-" + s.node + "-" }
@@ -38,9 +40,21 @@ func newDraft(s *Store, dir string) (*draft, error) {
 	return d, nil
 }
 
-func (d *draft) Write(p []byte) (int, error) { return d.file.Write(p) }
+// Write leaves the store's reserve alone, also where the object gets larger than was expected.
+func (d *draft) Write(p []byte) (int, error) {
+	if d.unchecked += int64(len(p)); d.unchecked > checkEvery {
+		d.unchecked = 0
+		if err := d.store.checkSpace(filepath.Dir(d.file.Name()), int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
+	return d.file.Write(p)
+}
 
-func (d *draft) Path() string { return d.file.Name() }
+// checkEvery is after how many bytes the free space is looked at again.
+const checkEvery = 16 << 20
+
+func (d *draft) File() *os.File { return d.file }
 
 // Commit goes on when ctx is done: it is short, and the draft is verified by now.
 func (d *draft) Commit(_ context.Context, name string) error {

@@ -22,7 +22,18 @@ type Store struct {
 	host *host.Host
 	dir  string
 	node string
+
+	// Reserve is left alone. It is set before the store is used.
+	Reserve Reserve
 }
+
+// Reserve is what backups leave free of a filesystem: the larger of its two parts.
+type Reserve struct {
+	Percent float64
+	Bytes   int64
+}
+
+func (r Reserve) of(size int64) int64 { return max(r.Bytes, int64(r.Percent/100*float64(size))) }
 
 var _ etcdbackup.Store = (*Store)(nil)
 
@@ -49,7 +60,7 @@ func (s *Store) Create(ctx context.Context, size int64) (etcdbackup.Draft, error
 	if err := s.sweep(dir); err != nil {
 		return nil, err
 	}
-	if err := checkSpace(dir, size); err != nil {
+	if err := s.checkSpace(dir, size); err != nil {
 		return nil, err
 	}
 	return newDraft(s, dir)
@@ -72,14 +83,38 @@ func (s *Store) path(name string) (string, error) {
 	return filepath.Join(filepath.Dir(real), name), nil
 }
 
-func checkSpace(dir string, size int64) error {
+// Room is that of the directory's filesystem. It makes the directory, so as to know which
+// filesystem that is.
+func (s *Store) Room(ctx context.Context) (etcdbackup.Room, error) {
+	if ctx.Err() != nil {
+		return etcdbackup.Room{}, context.Cause(ctx)
+	}
+	if err := s.makeDir(); err != nil {
+		return etcdbackup.Room{}, err
+	}
+	dir, err := s.path(".")
+	if err != nil {
+		return etcdbackup.Room{}, err
+	}
+	return s.room(dir)
+}
+
+func (s *Store) room(dir string) (etcdbackup.Room, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
-		return fmt.Errorf("ask for the free space of %s: %w", dir, err)
+		return etcdbackup.Room{}, fmt.Errorf("ask for the free space of %s: %w", dir, err)
 	}
-	free := int64(stat.Bavail) * stat.Bsize
-	if free < size {
-		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free", etcdbackup.ErrNoSpace, dir, size>>20, free>>20)
+	size := int64(stat.Blocks) * stat.Bsize
+	return etcdbackup.Room{Size: size, Free: int64(stat.Bavail)*stat.Bsize - s.Reserve.of(size)}, nil
+}
+
+func (s *Store) checkSpace(dir string, size int64) error {
+	room, err := s.room(dir)
+	if err != nil {
+		return err
+	}
+	if room.Free < size {
+		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free beside what is reserved", etcdbackup.ErrNoSpace, dir, size>>20, max(room.Free, 0)>>20)
 	}
 	return nil
 }

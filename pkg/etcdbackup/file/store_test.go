@@ -116,7 +116,7 @@ func TestLeftovers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stay = append(stay, filepath.Base(live.Path()), ".nodeagent-cp1-77.part")
+	stay = append(stay, filepath.Base(live.File().Name()), ".nodeagent-cp1-77.part")
 	other, err := s.Create(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)

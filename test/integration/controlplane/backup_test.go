@@ -36,7 +36,7 @@ func save(t *testing.T, now time.Time) string {
 	}
 	defer client.Close()
 	store := file.New(h, backups, controlplane.NodeName)
-	report, err := etcdbackup.Save(ctx, etcdbackup.FromClient(client), []etcdbackup.Store{store}, etcdbackup.Request{
+	report, err := etcdbackup.Save(ctx, etcdbackup.FromClient(client, ""), []etcdbackup.Store{store}, etcdbackup.Request{
 		Host: controlplane.NodeName, Now: now, Retention: etcdbackup.Retention{KeepLast: 2},
 	})
 	if err != nil {
@@ -46,7 +46,7 @@ func save(t *testing.T, now time.Time) string {
 		t.Errorf("the manifest's etcd is %q, want the real 3.6", report.Manifest.Etcd.Version)
 	}
 	object := report.Manifest.Object.Name
-	if _, err := etcdbackup.Verify(ctx, store, object); err != nil {
+	if _, err := etcdbackup.Verify(ctx, store, object, etcdbackup.Identities{}); err != nil {
 		t.Errorf("verify: %v", err)
 	}
 	return filepath.Join(backups, object)

@@ -1,0 +1,132 @@
+package etcdbackup
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Room is what a store has left.
+type Room struct {
+	// Size is that of the store's filesystem, 0 where there is no such limit, as in a bucket.
+	Size int64
+	// Free is what backups may still take of it: its reserve is not among it.
+	Free int64
+}
+
+// makeRoom says how much to reserve for the object of a database of so many bytes, and sees to
+// it that the store has as much. Where it has not, it removes the oldest backups of this host,
+// as far as that is enough and never the newest one; where even that would not be enough it
+// removes none, and the error is ErrNoSpace.
+func (t *target) makeRoom(ctx context.Context, req Request, size int64) (need int64, err error) {
+	room, err := t.Room(ctx)
+	if err != nil {
+		return 0, err
+	}
+	c, err := List(ctx, t.Store)
+	if err != nil {
+		return 0, err
+	}
+	need = expectedSize(c, req, size) + margin
+	if room.Size == 0 || room.Free >= need {
+		return need, nil
+	}
+	var remove []Manifest
+	free := room.Free
+	newest, _ := c.Newest(req.Now)
+	own := ownOf(c.Backups, req.Host)
+	for i := len(own) - 1; i >= 0 && free < need; i-- { // the oldest first
+		if m := own[i]; m.Object.Name != newest.Object.Name && !m.Time.After(req.Now) {
+			remove = append(remove, m)
+			free += m.Object.Size
+		}
+	}
+	if free < need {
+		return 0, fmt.Errorf("%w: %d MiB are needed, %d MiB are free beside what is reserved", ErrNoSpace, need>>20, max(room.Free, 0)>>20)
+	}
+	for _, m := range remove {
+		if err := removeBackup(ctx, t.Store, m); err != nil {
+			return 0, err
+		}
+		t.report.Removed = append(t.report.Removed, Decision{m, "room for the next"})
+	}
+	return need, nil
+}
+
+// expectedSize is how large the object of a database of so many bytes gets, by the newest backup
+// that was wrapped the same way; it is the database's own size where there is none to go by.
+func expectedSize(c Catalog, req Request, size int64) int64 {
+	for _, m := range c.Backups {
+		name, err := ParseName(m.Object.Name)
+		if err != nil || name.Compressed != req.Compress {
+			continue
+		}
+		ratio := float64(m.Object.Size) / float64(m.Snapshot.Size)
+		return min(int64(ratio*1.2*float64(size)), size)
+	}
+	return size
+}
+
+// overBudget are those of the kept backups, newest first, that have to go for all backups of
+// the store to take at most so many percent of its filesystem: the oldest of this host's, and
+// never the newest.
+func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifest, req Request) ([]Decision, error) {
+	if req.MaxDiskPercent == 0 {
+		return nil, nil
+	}
+	room, err := store.Room(ctx)
+	if err != nil || room.Size == 0 {
+		return nil, err
+	}
+	var taken int64
+	for _, m := range all {
+		taken += m.size()
+	}
+	budget := room.Size / 100 * int64(req.MaxDiskPercent)
+	newest, _ := Catalog{Backups: all}.Newest(req.Now)
+	var remove []Decision
+	for i := len(kept) - 1; i >= 0 && taken > budget; i-- {
+		if m := kept[i].Manifest; m.Object.Name != newest.Object.Name && !m.Time.After(req.Now) {
+			remove = append(remove, Decision{m, fmt.Sprintf("over maxDiskPercent, %d MiB", budget>>20)})
+			taken -= m.size()
+		}
+	}
+	return remove, nil
+}
+
+// checkScratch refuses a scratch file whose filesystem has not the room for a database of so
+// many bytes.
+func checkScratch(file *os.File, size int64) error {
+	var stat unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &stat); err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", file.Name(), err)
+	}
+	if free := int64(stat.Bavail) * stat.Bsize; free < size+margin {
+		return fmt.Errorf("%w to verify the snapshot in: %d MiB are needed, %d MiB are free", ErrNoSpace, (size+margin)>>20, free>>20)
+	}
+	return nil
+}
+
+// ownOf are the backups of a host, in the order they are given.
+func ownOf(backups []Manifest, host string) []Manifest {
+	var own []Manifest
+	for _, m := range backups {
+		if m.Host == host {
+			own = append(own, m)
+		}
+	}
+	return own
+}
+
+// removeBackup removes a backup, and all that belongs to it. The manifest first: what a crash
+// leaves then are orphans, never a manifest that promises an object which is gone.
+func removeBackup(ctx context.Context, store Store, m Manifest) error {
+	for _, name := range append([]string{ManifestName(m.Object.Name)}, m.objects()...) {
+		if err := store.Delete(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

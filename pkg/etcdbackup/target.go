@@ -1,0 +1,140 @@
+package etcdbackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// margin is what stays free in a store beside the new backup, whatever its reserve: what is
+// expected of a snapshot's size is not what comes.
+const margin = 64 << 20
+
+// errNoTarget ends a stream that no store takes any more.
+var errNoTarget = errors.New("no store takes the snapshot")
+
+// target is one store in one save.
+type target struct {
+	Store
+	draft  Draft
+	report StoreReport
+}
+
+// open makes room for a backup of a database of so many bytes, and begins it.
+func (t *target) open(ctx context.Context, req Request, size int64) {
+	need, err := t.makeRoom(ctx, req, size)
+	if err == nil {
+		t.draft, err = t.Create(ctx, need)
+	}
+	if err != nil {
+		t.draft = nil
+		t.fail(err)
+	}
+}
+
+// fail records why the store does not get the backup and gives its space back.
+func (t *target) fail(err error) {
+	t.report.Err = errors.Join(t.report.Err, err)
+	t.abort()
+}
+
+func (t *target) abort() {
+	if t.draft == nil {
+		return
+	}
+	if err := t.draft.Abort(); err != nil {
+		t.report.Err = errors.Join(t.report.Err, err)
+	}
+	t.draft = nil
+}
+
+// targets are the stores of one save.
+type targets []*target
+
+// live are those that can still get the backup.
+func (ts targets) live() targets {
+	var live targets
+	for _, t := range ts {
+		if t.draft != nil {
+			live = append(live, t)
+		}
+	}
+	return live
+}
+
+// plain is the local file of one of them; nil where none has one.
+func (ts targets) plain() *os.File {
+	for _, t := range ts {
+		if f := t.draft.File(); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// Write gives p to every live target; one that cannot be written fails alone.
+func (ts targets) Write(p []byte) (int, error) {
+	live := ts.live()
+	if len(live) == 0 {
+		return 0, errNoTarget
+	}
+	for _, t := range live {
+		if _, err := t.draft.Write(p); err != nil {
+			t.fail(err)
+		}
+	}
+	return len(p), nil
+}
+
+// publish commits the files and the object, then the manifest, and then tidies up.
+func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Request) {
+	err := t.commit(ctx, m, archive)
+	if err != nil {
+		for _, name := range m.objects() {
+			err = errors.Join(err, t.Delete(ctx, name))
+		}
+		t.fail(err)
+		return
+	}
+	t.report.Saved = true
+	removed, err := tidy(ctx, t.Store, req)
+	t.report.Removed = append(t.report.Removed, removed...)
+	if err != nil {
+		t.fail(fmt.Errorf("saved, but the older ones could not be pruned: %w", err))
+	}
+}
+
+func (t *target) commit(ctx context.Context, m Manifest, archive []byte) error {
+	if m.Files != nil {
+		if err := put(ctx, t.Store, m.Files.Name, archive); err != nil {
+			return fmt.Errorf("write files: %w", err)
+		}
+	}
+	draft := t.draft
+	t.draft = nil // Commit ends it, whatever comes of it
+	if err := draft.Commit(ctx, m.Object.Name); err != nil {
+		return err
+	}
+	data, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if err := put(ctx, t.Store, ManifestName(m.Object.Name), data); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+// put writes a small object.
+func put(ctx context.Context, store Store, name string, data []byte) (err error) {
+	draft, err := store.Create(ctx, int64(len(data)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, draft.Abort()) }()
+	if _, err := draft.Write(data); err != nil {
+		return err
+	}
+	return draft.Commit(ctx, name)
+}
