@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -154,7 +155,10 @@ func tidy(ctx context.Context, store Store, req Request) (removed []Decision, er
 		}
 	}
 	keep, remove := Retain(ownOf(c.Backups, req.Host), req.Retention, req.Now)
-	over, err := overBudget(ctx, store, keep, c.Backups, req)
+	left := slices.DeleteFunc(c.Backups, func(m Manifest) bool {
+		return slices.ContainsFunc(remove, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })
+	})
+	over, err := overBudget(ctx, store, keep, left, req)
 	if err != nil {
 		return nil, err
 	}

@@ -69,9 +69,9 @@ func expectedSize(c Catalog, req Request, size int64) int64 {
 	return size
 }
 
-// overBudget are those of the kept backups, newest first, that have to go for all backups of
-// the store to take at most so many percent of its filesystem: the oldest of this host's, and
-// never the newest.
+// overBudget are those of the kept backups, newest first, that have to go for all that retention
+// leaves in the store to take at most so many percent of its filesystem: the oldest of this
+// host's, and never the newest.
 func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifest, req Request) ([]Decision, error) {
 	if req.MaxDiskPercent == 0 {
 		return nil, nil

@@ -80,7 +80,7 @@ func TestMaxDiskPercent(t *testing.T) {
 	} {
 		req := request(at(3 + i))
 		req.MaxDiskPercent = tt.percent
-		size := one * 160 // a hundredth is more than one backup and a half
+		size := one * 160 // two hundredths are three backups
 		if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{sized{s, size}}, req); err != nil {
 			t.Fatal(err)
 		}
