@@ -135,8 +135,8 @@ func (s *session) snapshot(ctx context.Context) error {
 	if s.machine.cfg.Role == bootstrap.ControlPlane && !s.done.Load() && !s.cluster.Load() {
 		return agent.NothingToDo("kubeadm init has not ended")
 	}
-	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now())
-	if err != nil && report.Manifest.Version == 0 && !s.done.Load() {
+	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now(), nil)
+	if err != nil && !report.Saved() && !s.done.Load() {
 		return agent.NothingToDo(err.Error())
 	}
 	for _, store := range report.Stores {

@@ -15,9 +15,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/config"
-	"github.com/nodeagent/nodeagent/pkg/etcd"
-	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
-	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/step"
 	"github.com/nodeagent/nodeagent/pkg/systemd"
@@ -89,15 +86,6 @@ func hostnameOf(h *host.Host) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// stores are the places where backups are kept.
-func (m *machine) stores() []etcdbackup.Store {
-	var out []etcdbackup.Store
-	for _, s := range m.cfg.Backup.Stores {
-		out = append(out, file.New(m.host, s.File.Dir, m.nodeName()))
-	}
-	return out
-}
-
 // lockPatience is how long a lock is waited for unless --lock-timeout says otherwise: a look
 // for drift and a save are over by then, an apply may not be.
 const lockPatience = 2 * time.Minute
@@ -107,34 +95,4 @@ func (m *machine) lock(ctx context.Context, name, purpose string) (unlock func()
 	ctx, cancel := context.WithTimeout(ctx, m.patience)
 	defer cancel()
 	return m.host.Lock(ctx, name, purpose, m.waiting)
-}
-
-// save takes a snapshot under the backup lock.
-func (m *machine) save(ctx context.Context, purpose string, now time.Time) (report etcdbackup.Report, err error) {
-	unlock, err := m.lock(ctx, host.LockBackup, purpose)
-	if err != nil {
-		return report, err
-	}
-	defer unlock()
-	err = withSource(ctx, m.host, func(source etcdbackup.Source) error {
-		report, err = etcdbackup.Save(ctx, source, m.stores(), etcdbackup.Request{
-			Host: m.nodeName(), Now: now, Retention: m.cfg.Backup.Retention,
-		})
-		return err
-	})
-	return report, err
-}
-
-// withSource connects to this host's etcd member while do runs. Where there is no member the
-// error is etcd.ErrNoMember.
-func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) error) error {
-	local, err := etcd.FindLocal(h)
-	if err != nil {
-		return err
-	}
-	client, err := local.Dial(ctx, h)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(etcdbackup.FromClient(client)), client.Close())
 }

@@ -84,7 +84,7 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func spoil(ts *testscript.TestScript, _ bool, args []string) {
-	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.db"))
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.db.zst"))
 	ts.Check(err)
 	newest := slices.Max(files)
 	data, err := os.ReadFile(newest)

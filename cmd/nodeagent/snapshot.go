@@ -49,8 +49,8 @@ func (a *app) saveSnapshot(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	report, err := m.save(cmd.Context(), "snapshot save", time.Now())
-	if len(report.Stores) == 0 || report.Manifest.Version == 0 {
+	report, err := m.save(cmd.Context(), "snapshot save", time.Now(), nil)
+	if len(report.Stores) == 0 || !report.Saved() {
 		return err
 	}
 	printErr := print(a, report.Manifest, func(w io.Writer) error {

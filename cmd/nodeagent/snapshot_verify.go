@@ -67,12 +67,12 @@ func (m *machine) verify(ctx context.Context, names []string, all bool) ([]store
 				continue
 			}
 			found[b.Object.Name] = true
-			manifest, err := etcdbackup.Verify(ctx, store, b.Object.Name)
+			verified, err := etcdbackup.Verify(ctx, store, b.Object.Name, etcdbackup.Identities{})
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
-			good = append(good, storedSnapshot{store.String(), manifest})
+			good = append(good, storedSnapshot{store.String(), verified.Manifest})
 		}
 	}
 	for _, name := range names {

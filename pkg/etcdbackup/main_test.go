@@ -131,7 +131,7 @@ func request(now time.Time) etcdbackup.Request {
 }
 
 // scratch is a file without a name in a directory of the machine's.
-func scratch() (*os.File, error) { return host.New("/").ScratchFile(os.TempDir()) }
+func scratch(int64) (*os.File, error) { return host.New("/").ScratchFile(os.TempDir()) }
 
 // save makes one backup of the real member in s.
 func save(t *testing.T, s etcdbackup.Store, now time.Time) etcdbackup.Manifest {

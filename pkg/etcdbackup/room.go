@@ -3,9 +3,6 @@ package etcdbackup
 import (
 	"context"
 	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // Room is what a store has left.
@@ -17,10 +14,11 @@ type Room struct {
 }
 
 // makeRoom says how much to reserve for the object of a database of so many bytes, and sees to
-// it that the store has as much. Where it has not, it removes the oldest backups of this host,
+// it that the store has as much, and has the room for a scratch file beside it: that may lie on
+// the same filesystem. Where it has not, it removes the oldest backups of this host,
 // as far as that is enough and never the newest one; where even that would not be enough it
 // removes none, and the error is ErrNoSpace.
-func (t *target) makeRoom(ctx context.Context, req Request, size int64) (need int64, err error) {
+func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch bool) (need int64, err error) {
 	room, err := t.Room(ctx)
 	if err != nil {
 		return 0, err
@@ -30,21 +28,25 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64) (need in
 		return 0, err
 	}
 	need = expectedSize(c, req, size) + margin
-	if room.Size == 0 || room.Free >= need {
+	all := need
+	if scratch {
+		all += size
+	}
+	if room.Size == 0 || room.Free >= all {
 		return need, nil
 	}
 	var remove []Manifest
 	free := room.Free
 	newest, _ := c.Newest(req.Now)
 	own := ownOf(c.Backups, req.Host)
-	for i := len(own) - 1; i >= 0 && free < need; i-- { // the oldest first
+	for i := len(own) - 1; i >= 0 && free < all; i-- { // the oldest first
 		if m := own[i]; m.Object.Name != newest.Object.Name && !m.Time.After(req.Now) {
 			remove = append(remove, m)
 			free += m.Object.Size
 		}
 	}
-	if free < need {
-		return 0, fmt.Errorf("%w: %d MiB are needed, %d MiB are free beside what is reserved", ErrNoSpace, need>>20, max(room.Free, 0)>>20)
+	if free < all {
+		return 0, fmt.Errorf("%w: %d MiB are needed, %d MiB are free beside what is reserved", ErrNoSpace, all>>20, max(room.Free, 0)>>20)
 	}
 	for _, m := range remove {
 		if err := removeBackup(ctx, t.Store, m); err != nil {
@@ -94,19 +96,6 @@ func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifes
 		}
 	}
 	return remove, nil
-}
-
-// checkScratch refuses a scratch file whose filesystem has not the room for a database of so
-// many bytes.
-func checkScratch(file *os.File, size int64) error {
-	var stat unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &stat); err != nil {
-		return fmt.Errorf("ask for the free space of %s: %w", file.Name(), err)
-	}
-	if free := int64(stat.Bavail) * stat.Bsize; free < size+margin {
-		return fmt.Errorf("%w to verify the snapshot in: %d MiB are needed, %d MiB are free", ErrNoSpace, (size+margin)>>20, free>>20)
-	}
-	return nil
 }
 
 // ownOf are the backups of a host, in the order they are given.

@@ -27,9 +27,10 @@ type Request struct {
 	// Files are what goes with a snapshot that is encrypted, and never with another.
 	Files []File
 
-	// Scratch makes the file, without a name, that the plain snapshot is verified in. Where the
-	// object of a store is a local file and the plain snapshot itself, none is made.
-	Scratch func() (*os.File, error)
+	// Scratch makes the file, without a name, that the plain snapshot of so many bytes is verified
+	// in, or is ErrNoSpace. Where the object of a store is a local file and the plain snapshot
+	// itself, none is made.
+	Scratch func(size int64) (*os.File, error)
 	// Progress is told how much of the snapshot has come, in bytes, many times a second; nil is
 	// told nothing. Expected is the size of the database when the save began.
 	Progress func(received, expected int64)
@@ -160,18 +161,18 @@ func (s *save) describe(ctx context.Context) (Manifest, error) {
 // open makes room and begins the drafts, and the scratch file where one is needed.
 func (s *save) open(ctx context.Context) error {
 	for _, t := range s.targets {
-		t.open(ctx, s.req, s.expected)
+		t.open(ctx, s.req, s.expected, s.wrapped())
 	}
 	live := s.targets.live()
 	if len(live) == 0 || !s.wrapped() && live.plain() != nil {
 		return nil
 	}
-	file, err := s.req.Scratch()
+	file, err := s.req.Scratch(s.expected)
 	if err != nil {
-		return err
+		return fmt.Errorf("make the file to verify it in: %w", err)
 	}
 	s.scratch = file
-	return checkScratch(file, s.expected)
+	return nil
 }
 
 // stream receives the snapshot into the drafts and checks its trailer, which finds every damage

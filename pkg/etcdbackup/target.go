@@ -21,9 +21,10 @@ type target struct {
 	report StoreReport
 }
 
-// open makes room for a backup of a database of so many bytes, and begins it.
-func (t *target) open(ctx context.Context, req Request, size int64) {
-	need, err := t.makeRoom(ctx, req, size)
+// open makes room for a backup of a database of so many bytes, and for the scratch file beside
+// it where one is needed, and begins it.
+func (t *target) open(ctx context.Context, req Request, size int64, scratch bool) {
+	need, err := t.makeRoom(ctx, req, size, scratch)
 	if err == nil {
 		t.draft, err = t.Create(ctx, need)
 	}

@@ -259,12 +259,12 @@ func TestNoScratch(t *testing.T) {
 	h, s := newStore(t)
 	req := request(noon)
 	req.Compress = true
-	req.Scratch = func() (*os.File, error) { return nil, errBroken }
+	req.Scratch = func(int64) (*os.File, error) { return nil, errBroken }
 	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req); !errors.Is(err, errBroken) {
 		t.Errorf("error %v", err)
 	}
 	full := host.New(t.TempDir())
-	req.Scratch = func() (*os.File, error) {
+	req.Scratch = func(int64) (*os.File, error) {
 		f, err := full.ScratchFile("/")
 		if err != nil {
 			return nil, err

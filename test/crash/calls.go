@@ -118,7 +118,7 @@ func describe(tid int, c call) (described Call, counts bool) {
 			if kind == 'h' {
 				flags = binary.NativeEndian.Uint64(append(read(tid, arg, 8), make([]byte, 8)...))
 			}
-			if flags&(unix.O_CREAT|unix.O_TRUNC) == 0 && flags&unix.O_TMPFILE != unix.O_TMPFILE {
+			if flags&(unix.O_CREAT|unix.O_TRUNC) == 0 { // O_TMPFILE makes nothing that a crash leaves
 				return Call{}, false
 			}
 		}
@@ -131,14 +131,14 @@ func descriptor(tid, fd int) string {
 	return fmt.Sprintf("/proc/%d/fd/%d", tid, fd)
 }
 
-// keeps says whether what is written to a file stays: it is a regular one or a disk.
+// keeps says whether what is written to a file stays: it is a regular one with a name, or a disk.
 func keeps(file string) bool {
 	var stat unix.Stat_t
 	if err := unix.Stat(file, &stat); err != nil {
 		return false
 	}
 	kind := stat.Mode & unix.S_IFMT // of an eventfd it is 0, which os.FileMode takes for a file's
-	return kind == unix.S_IFREG || kind == unix.S_IFBLK
+	return kind == unix.S_IFREG && stat.Nlink > 0 || kind == unix.S_IFBLK
 }
 
 func target(link string) string {

@@ -116,6 +116,7 @@ func filesDisk(ctx context.Context, t testing.TB) vm.Disk {
 	return vm.Disk{Label: "files", Files: map[string]string{
 		"nodeagent.deb":   debianPackage(t),
 		"images.tar":      filepath.Join(images, lab.AllImages),
+		"zstd":            "/usr/bin/zstd", // it needs libraries that systemd and dpkg bring
 		lab.LabnetArchive: filepath.Join(labnet, lab.LabnetArchive),
 	}}
 }

@@ -46,8 +46,10 @@ func snapshotRestores(ctx context.Context, t *testing.T, v *vm.VM) {
 		t.Fatal(err)
 	}
 	newest := newestAfter(ctx, t, v, revision)
-	file := store + newest.Object.Name
-	v.MustRun(ctx, t, `[ "$(stat -c %a `+file+`)" = 600 ]`)
+	object, file := store+newest.Object.Name, "/var/tmp/snapshot.db"
+	v.MustRun(ctx, t, `[ "$(stat -c %a `+object+`)" = 600 ]
+		install -m 755 /mnt/files/zstd /usr/local/bin/zstd
+		zstd -qdc `+object+` >`+file)
 	restored := v.MustRun(ctx, t, "etcdutl snapshot status -w json "+file+" | jq .revision")
 	if want := strconv.FormatInt(newest.Snapshot.Revision, 10); restored != want {
 		t.Errorf("etcdutl says revision %s, nodeagent %s", restored, want)
@@ -62,5 +64,5 @@ func snapshotRestores(ctx context.Context, t *testing.T, v *vm.VM) {
 	if key != "/registry/namespaces/proof" {
 		t.Errorf("the namespace is not in the snapshot: got %q", key)
 	}
-	v.MustRun(ctx, t, "systemctl stop restored-etcd; rm -rf /var/tmp/restored")
+	v.MustRun(ctx, t, "systemctl stop restored-etcd; rm -rf /var/tmp/restored "+file)
 }

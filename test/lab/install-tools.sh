@@ -5,6 +5,7 @@ packages="
 	mmdebstrap debian-archive-keyring apt dpkg gnupg
 	qemu-system-x86 qemu-utils genisoimage e2fsprogs fdisk util-linux
 	systemd-container dbus
+	zstd age
 	iproute2 iptables nftables socat procps openssl
 	ca-certificates git make strace lintian
 "

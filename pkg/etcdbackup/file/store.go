@@ -99,6 +99,22 @@ func (s *Store) Room(ctx context.Context) (etcdbackup.Room, error) {
 	return s.room(dir)
 }
 
+// Scratch makes a file without a name in the store's directory, for size bytes; where there is no
+// room for them beside the reserve it is ErrNoSpace.
+func (s *Store) Scratch(size int64) (*os.File, error) {
+	if err := s.makeDir(); err != nil {
+		return nil, err
+	}
+	dir, err := s.path(".")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkSpace(dir, size); err != nil {
+		return nil, err
+	}
+	return s.host.ScratchFile(s.dir)
+}
+
 func (s *Store) room(dir string) (etcdbackup.Room, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {

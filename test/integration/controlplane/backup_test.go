@@ -61,7 +61,7 @@ func TestSnapshotRestoredByEtcdutl(t *testing.T) {
 	for i := range 3 { // retention keeps two
 		snapshot = save(t, now.Add(time.Duration(i)*time.Second))
 	}
-	if kept, err := filepath.Glob(filepath.Join(backups, "*.db")); err != nil || len(kept) != 2 {
+	if kept, err := filepath.Glob(filepath.Join(backups, "*.db.zst")); err != nil || len(kept) != 2 {
 		t.Errorf("kept %v (%v), want the last two", kept, err)
 	}
 	c.Kubectl(t, "create", "namespace", "after-save")

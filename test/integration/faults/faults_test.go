@@ -257,5 +257,5 @@ func (n node) suffer(t *testing.T, f fault, before string) {
 func (n node) tree(t *testing.T) string {
 	t.Helper()
 	return strings.TrimSpace(n.Script(t, `cd /; for i in $(seq 50); do test -z "$(find `+storeDir+` `+stateDir+` -name '.*')" && break; sleep 0.1; done
-		find etc srv/backups var/lib/nodeagent ! -name '*.db' ! -name '*.db.json' | sort`))
+		find etc srv/backups var/lib/nodeagent ! -name '*.db.zst' ! -name '*.db.zst.json' | sort`))
 }

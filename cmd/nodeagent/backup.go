@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/bootstrap"
+	"github.com/nodeagent/nodeagent/pkg/etcd"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
+	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/pkg/kube"
+)
+
+// stores are the places where backups are kept.
+func (m *machine) stores() []etcdbackup.Store {
+	var out []etcdbackup.Store
+	for _, s := range m.cfg.Backup.Stores {
+		out = append(out, m.fileStore(s.File.Dir))
+	}
+	return out
+}
+
+const (
+	// defaultDiskThreshold is the kubelet's where its configuration cannot be read: a mistake in it
+	// is no reason to go without backups.
+	defaultDiskThreshold = 15
+	// abovePercent is how far a backup stays away from where the kubelet begins to evict.
+	abovePercent = 3
+)
+
+// fileStore is the store in a directory. It leaves what the kubelet of this host wants to be free,
+// and a little more, since a backup that has pods evicted is the cause of what it was taken for.
+func (m *machine) fileStore(dir string) *file.Store {
+	store := file.New(m.host, dir, m.nodeName())
+	threshold, err := kube.DiskThresholdOf(m.host, dir)
+	if err != nil {
+		threshold = kube.DiskThreshold{Percent: defaultDiskThreshold}
+	}
+	if threshold.Percent > 0 {
+		store.Reserve.Percent = threshold.Percent + abovePercent
+	}
+	store.Reserve.Bytes = threshold.Bytes
+	return store
+}
+
+// backupRequest is what the configuration says of a backup.
+func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
+	cfg := m.cfg.Backup
+	recipients, err := etcdbackup.ParseRecipients(cfg.Recipients)
+	if err != nil {
+		return etcdbackup.Request{}, fmt.Errorf("backup.%w", err)
+	}
+	req := etcdbackup.Request{
+		Host: m.nodeName(), Agent: thisBuild().Version, Now: now,
+		Retention: cfg.Retention, MaxDiskPercent: cfg.MaxDiskPercent,
+		Compress: cfg.Compression == etcdbackup.Zstd, Recipients: recipients,
+		Scratch: func(size int64) (*os.File, error) { return m.fileStore(cfg.Stores[0].File.Dir).Scratch(size) },
+	}
+	if recipients.Empty() {
+		return req, nil
+	}
+	paths := clusterFiles
+	encryption, err := kube.StaticPodFile(m.host, bootstrap.ManifestDir+"/kube-apiserver.yaml", "encryption-provider-config")
+	if err != nil {
+		return req, err
+	}
+	if encryption != "" {
+		paths = append(paths[:len(paths):len(paths)], encryption)
+	}
+	req.Files, err = etcdbackup.CollectFiles(m.host, paths)
+	return req, err
+}
+
+// clusterFiles are what a restore on a new host needs beside the snapshot: the authorities, which
+// every other certificate can be made anew with, the key that service accounts' tokens are signed
+// with, and how the control plane was configured. The encryption at rest comes with its own path.
+var clusterFiles = []string{
+	"/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/pki/ca.key",
+	"/etc/kubernetes/pki/front-proxy-ca.crt", "/etc/kubernetes/pki/front-proxy-ca.key",
+	"/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key",
+	"/etc/kubernetes/pki/sa.pub", "/etc/kubernetes/pki/sa.key",
+	"/etc/kubernetes/admin.conf", "/etc/kubernetes/super-admin.conf",
+	bootstrap.ManifestDir, "/etc/nodeagent", "/var/lib/nodeagent/kubeadm.yaml",
+}
+
+// save takes a snapshot under the backup lock. told hears how far it is; it may be nil.
+func (m *machine) save(ctx context.Context, purpose string, now time.Time, told func(received, expected int64)) (report etcdbackup.Report, err error) {
+	unlock, err := m.lock(ctx, host.LockBackup, purpose)
+	if err != nil {
+		return report, err
+	}
+	defer unlock()
+	req, err := m.backupRequest(now)
+	if err != nil {
+		return report, fmt.Errorf("save snapshot: %w", err)
+	}
+	req.Progress = told
+	err = withSource(ctx, m.host, func(source etcdbackup.Source) error {
+		report, err = etcdbackup.Save(ctx, source, m.stores(), req)
+		return err
+	})
+	return report, err
+}
+
+// withSource connects to this host's etcd member while do runs. Where there is no member the
+// error is etcd.ErrNoMember.
+func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) error) error {
+	local, err := etcd.FindLocal(h)
+	if err != nil {
+		return err
+	}
+	ca, err := fingerprint(h, local.CAFile)
+	if err != nil {
+		return err
+	}
+	client, err := local.Dial(ctx, h)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(etcdbackup.FromClient(client, ca)), client.Close())
+}
+
+// fingerprint is the sha256 of the first certificate of a file, in hexadecimal; "" of none.
+func fingerprint(h *host.Host, caFile string) (string, error) {
+	if caFile == "" {
+		return "", nil
+	}
+	data, err := h.ReadFile(caFile)
+	if err != nil {
+		return "", fmt.Errorf("read certificate authority: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return "", nil // dialing says what is wrong with it
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(block.Bytes)), nil
+}
