@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
@@ -71,7 +72,7 @@ func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 		return req, err
 	}
 	if encryption != "" {
-		paths = append(paths[:len(paths):len(paths)], encryption)
+		paths = append(slices.Clip(paths), encryption)
 	}
 	req.Files, err = etcdbackup.CollectFiles(m.host, paths)
 	return req, err
