@@ -27,6 +27,11 @@ func (m *machine) stores() []etcdbackup.Store {
 	return out
 }
 
+// nextBackup is when this host's backup after one at a time is due.
+func (m *machine) nextBackup() func(after time.Time) time.Time {
+	return m.cfg.Backup.NextOn(m.nodeName())
+}
+
 const (
 	// defaultDiskThreshold is the kubelet's where its configuration cannot be read: a mistake in it
 	// is no reason to go without backups.

@@ -55,7 +55,7 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 		return jobs
 	}
 	return append(jobs, agent.Job{
-		Name: jobSnapshot, Next: s.machine.cfg.Backup.Next, Last: s.exportSnapshots(ctx),
+		Name: jobSnapshot, Next: s.machine.nextBackup(), Last: s.exportSnapshots(ctx),
 		Deadline: jobDeadline(jobSnapshot), Run: s.snapshot,
 	})
 }
@@ -162,7 +162,7 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 		}
 		var newest metrics.Snapshot
 		if b, there := catalog.Newest(time.Now()); there {
-			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.cfg.Backup.Next(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
+			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.nextBackup()(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
 		if i == 0 || newest.Taken.Before(last) {

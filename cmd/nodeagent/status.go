@@ -258,7 +258,8 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 			continue
 		}
 		// The one after the newest may be late; that two are due is a problem.
-		if due := m.cfg.Backup.Next(m.cfg.Backup.Next(newest.Time)); s.Now.Sub(due) > snapshotDeadline {
+		next := m.nextBackup()
+		if due := next(next(newest.Time)); s.Now.Sub(due) > snapshotDeadline {
 			f.wrong("nodeagent snapshot save", "the newest snapshot of etcd in %s was taken %s", store, agent.Ago(newest.Time, s.Now))
 		}
 	}

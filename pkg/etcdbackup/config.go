@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/netresearch/go-cron"
 )
 
 // Config is the section `backup`.
@@ -17,6 +14,9 @@ type Config struct {
 	Schedule string `yaml:"schedule"`
 	// Interval, when it is not 0, replaces Schedule.
 	Interval time.Duration `yaml:"interval"`
+	// Jitter is how much later than Schedule, or earlier than Interval, a host may save: each host
+	// by a part of it that its name decides, and never by more than a tenth of the time between two.
+	Jitter time.Duration `yaml:"jitter"`
 	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
 	TimeZone string `yaml:"timeZone"`
 	// Compression is how backups are compressed: zstd, or none.
@@ -61,6 +61,7 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Schedule: "0 */6 * * *",
+		Jitter:   5 * time.Minute,
 		TimeZone: "Local",
 
 		Compression:    Zstd,
@@ -89,6 +90,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxDiskPercent < 1 || c.MaxDiskPercent > 100 {
 		errs = append(errs, fmt.Errorf("maxDiskPercent: %d is not between 1 and 100", c.MaxDiskPercent))
+	}
+	if c.Jitter < 0 {
+		errs = append(errs, fmt.Errorf("jitter: %s is less than nothing", c.Jitter))
 	}
 	if len(c.Stores) == 0 {
 		errs = append(errs, errors.New("stores: none is given, so that backups would go nowhere"))
@@ -124,45 +128,4 @@ func (s StoreConfig) validate() error {
 		return errors.New(".file.dir: / cannot be a store")
 	}
 	return nil
-}
-
-// Next is when the backup after one at `after` is due. It is the zero time if c is invalid.
-func (c Config) Next(after time.Time) time.Time {
-	if c.Interval > 0 {
-		return after.Add(c.Interval)
-	}
-	schedule, err := c.cron()
-	if err != nil {
-		return time.Time{}
-	}
-	return schedule(after)
-}
-
-// cron returns the schedule as a function from a time to the next one, in the time zone.
-func (c Config) cron() (next func(time.Time) time.Time, err error) {
-	if c.TimeZone == "" {
-		return nil, errors.New("timeZone: is empty: write Local, UTC or a name such as Europe/Berlin")
-	}
-	zone, err := time.LoadLocation(c.TimeZone)
-	if err != nil {
-		return nil, fmt.Errorf("timeZone: %w", err)
-	}
-	if strings.Contains(c.Schedule, "TZ=") {
-		return nil, fmt.Errorf("schedule: %q: the time zone belongs in timeZone", c.Schedule)
-	}
-	parser, err := cron.TryNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
-	if err != nil {
-		return nil, fmt.Errorf("schedule: %w", err)
-	}
-	schedule, err := parser.Parse(c.Schedule)
-	if err != nil {
-		return nil, fmt.Errorf("schedule: %w", err)
-	}
-	// A schedule that names no zone itself is read in the zone of the time it is asked about.
-	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
-	// Any moment does to find out that a date never comes: the search spans years.
-	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, fmt.Errorf("schedule: %q: no such date ever comes", c.Schedule)
-	}
-	return next, nil
 }

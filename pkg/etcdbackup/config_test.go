@@ -1,6 +1,7 @@
 package etcdbackup_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func TestValidate(t *testing.T) {
 		"zone outside":          {func(c *config) { c.TimeZone = "../etc/passwd" }, []string{"timeZone: "}},
 		"no zone":               {func(c *config) { c.TimeZone = "" }, []string{"timeZone: "}},
 		"short interval":        {func(c *config) { c.Interval = time.Millisecond }, []string{"interval: "}},
+		"negative jitter":       {func(c *config) { c.Jitter = -time.Second }, []string{"jitter: "}},
 		"negative interval":     {func(c *config) { c.Interval = -time.Hour }, []string{"interval: "}},
 		"no store":              {func(c *config) { c.Stores = nil }, []string{"stores: "}},
 		"a store of no kind":    {func(c *config) { c.Stores = append(c.Stores, etcdbackup.StoreConfig{}) }, []string{"stores[1]: "}},
@@ -68,8 +70,8 @@ func TestValidate(t *testing.T) {
 				}
 			}
 			from := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-			if err == nil && !c.Next(from).After(from) {
-				t.Errorf("valid, and next after %s is %s", from, c.Next(from))
+			if err == nil && !c.NextOn("cp1")(from).After(from) {
+				t.Errorf("valid, and next after %s is %s", from, c.NextOn("cp1")(from))
 			}
 		})
 	}
@@ -95,12 +97,50 @@ func TestNext(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := c.Next(after).UTC().Format(time.RFC3339Nano); got != tt.want {
+			if got := c.NextOn("cp1")(after).UTC().Format(time.RFC3339Nano); got != tt.want {
 				t.Errorf("next is %s, want %s", got, tt.want)
 			}
 		})
 	}
-	if got := (etcdbackup.Config{Schedule: "nonsense", TimeZone: "UTC"}).Next(noon); !got.IsZero() {
+	if got := (etcdbackup.Config{Schedule: "nonsense", TimeZone: "UTC"}).NextOn("cp1")(noon); !got.IsZero() {
 		t.Errorf("an invalid schedule has a next time: %s", got)
+	}
+}
+
+// Each host saves later by its own part of the jitter, the same at every slot; no slot is left out,
+// none taken twice, and the hosts are spread.
+func TestJitter(t *testing.T) {
+	c := etcdbackup.Config{Schedule: "0 * * * *", TimeZone: "UTC", Jitter: 5 * time.Minute}
+	delays := map[string]time.Duration{}
+	var least, most time.Duration = time.Hour, 0
+	for i := range 100 {
+		host := fmt.Sprintf("cp%d", i)
+		next := c.NextOn(host)
+		at := noon
+		for hour := range 24 {
+			at = next(at.Add(3 * time.Second)) // a save takes its time
+			delay := at.Sub(noon.Add(time.Duration(hour) * time.Hour))
+			if first, known := delays[host]; known && delay != first || delay < 0 || delay > 5*time.Minute {
+				t.Fatalf("%s: slot %d comes %s late, the first came %s late", host, hour, delay, first)
+			}
+			if hour == 0 && delay <= 3*time.Second { // this slot was over when it was asked for
+				delay = at.Sub(noon.Add(time.Hour))
+			}
+			delays[host] = delay
+		}
+		least, most = min(least, delays[host]), max(most, delays[host])
+	}
+	if least > time.Minute || most < 4*time.Minute {
+		t.Errorf("a hundred hosts are between %s and %s late", least, most)
+	}
+	minutely := etcdbackup.Config{Schedule: "* * * * *", TimeZone: "UTC", Jitter: time.Hour}
+	hourly := etcdbackup.Config{Interval: time.Hour, Jitter: time.Hour}
+	for host := range delays {
+		if late := minutely.NextOn(host)(noon.Add(30 * time.Second)).Sub(noon.Add(time.Minute)); late < 0 || late > 6*time.Second {
+			t.Errorf("%s: a minutely slot comes %s late", host, late)
+		}
+		if gap := hourly.NextOn(host)(noon).Sub(noon); gap > time.Hour || gap < 54*time.Minute {
+			t.Errorf("%s: an interval of an hour is %s", host, gap)
+		}
 	}
 }
