@@ -68,6 +68,9 @@ func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 		Compress: cfg.Compression == etcdbackup.Zstd, Recipients: recipients,
 		Scratch: func(size int64) (*os.File, error) { return m.fileStore(cfg.Stores[0].File.Dir).Scratch(size) },
 	}
+	if req.Rate, err = etcdbackup.ParseRate(cfg.Rate); err != nil {
+		return req, fmt.Errorf("backup.rate: %w", err)
+	}
 	if recipients.Empty() {
 		return req, nil
 	}
@@ -95,8 +98,9 @@ var clusterFiles = []string{
 	bootstrap.ManifestDir, "/etc/nodeagent", "/var/lib/nodeagent/kubeadm.yaml",
 }
 
-// save takes a snapshot under the backup lock. told hears how far it is; it may be nil.
-func (m *machine) save(ctx context.Context, purpose string, now time.Time, told func(received, expected int64)) (report etcdbackup.Report, err error) {
+// save takes a snapshot under the backup lock, as change, which may be nil, says otherwise than the
+// configuration.
+func (m *machine) save(ctx context.Context, purpose string, now time.Time, change func(*etcdbackup.Request)) (report etcdbackup.Report, err error) {
 	unlock, err := m.lock(ctx, host.LockBackup, purpose)
 	if err != nil {
 		return report, err
@@ -106,7 +110,9 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, told 
 	if err != nil {
 		return report, fmt.Errorf("save snapshot: %w", err)
 	}
-	req.Progress = told
+	if change != nil {
+		change(&req)
+	}
 	err = withSource(ctx, m.host, func(source etcdbackup.Source) error {
 		report, err = etcdbackup.Save(ctx, source, m.stores(), req)
 		return err

@@ -38,7 +38,7 @@ var secretKeys = []string{
 }
 
 var harmlessKeys = []string{
-	"addons", "backup.compression", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
+	"addons", "backup.compression", "backup.rate", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
 	"containerd.mirrors.registry", "containerd.proxy.noProxy", "drift.mode", "images.archives", "kernel.modules", "kernel.swap",
 	"kernel.sysctls.name", "kernel.sysctls.value", "kubeadm.certSANs", "kubeadm.controlPlaneEndpoint", "kubeadm.hardening.auditPolicyFile",
 	"kubeadm.join", "kubeadm.patches", "log.format", "log.level", "metrics.listen", "metrics.textfile", "network.cni", "network.podSubnet", "network.serviceSubnet",

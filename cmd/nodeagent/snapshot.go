@@ -49,7 +49,9 @@ func (a *app) saveSnapshot(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	report, err := m.save(cmd.Context(), "snapshot save", time.Now(), nil)
+	report, err := m.save(cmd.Context(), "snapshot save", time.Now(), func(req *etcdbackup.Request) {
+		req.Rate = etcdbackup.Rate{} // whoever waits for it wants it now
+	})
 	if len(report.Stores) == 0 || !report.Saved() {
 		return err
 	}

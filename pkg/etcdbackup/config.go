@@ -27,6 +27,10 @@ type Config struct {
 	// MaxDiskPercent is how much of a store's filesystem backups may take, in percent. Beyond
 	// it the oldest are removed, the newest never.
 	MaxDiskPercent int `yaml:"maxDiskPercent"`
+	// Rate is how fast a scheduled save reads from etcd: auto, which leaves etcd's other clients their
+	// pace, ends within ten minutes and hurries where the database nears its quota; unlimited; or
+	// bytes a second such as 50MiB. A save by hand is not limited.
+	Rate string `yaml:"rate"`
 	// Stores are the places where backups are kept. Each gets every backup.
 	Stores []StoreConfig `yaml:"stores"`
 	// Retention says which backups are kept in each store.
@@ -66,6 +70,7 @@ func DefaultConfig() Config {
 
 		Compression:    Zstd,
 		MaxDiskPercent: 20,
+		Rate:           RateAuto,
 
 		Stores:    []StoreConfig{{File: &FileConfig{Dir: "/var/lib/nodeagent/backups"}}},
 		Retention: Retention{KeepLast: 28},
@@ -90,6 +95,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxDiskPercent < 1 || c.MaxDiskPercent > 100 {
 		errs = append(errs, fmt.Errorf("maxDiskPercent: %d is not between 1 and 100", c.MaxDiskPercent))
+	}
+	if _, err := ParseRate(c.Rate); err != nil {
+		errs = append(errs, fmt.Errorf("rate: %w", err))
 	}
 	if c.Jitter < 0 {
 		errs = append(errs, fmt.Errorf("jitter: %s is less than nothing", c.Jitter))

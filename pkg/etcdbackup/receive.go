@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // ErrStalled is a member that stopped sending.
@@ -24,12 +26,20 @@ func (s *save) receive(ctx context.Context, sinks ...io.Writer) (err error) {
 		return because(ctx, err)
 	}
 	defer func() { err = errors.Join(err, stream.Close()) }()
+	wait := func(int) error { return nil }
+	if s.limit > 0 {
+		pace := rate.NewLimiter(rate.Limit(s.limit), bufferSize)
+		wait = func(n int) error { return pace.WaitN(ctx, n) }
+	}
 	read := func(p []byte) (int, error) {
 		watch.Reset(s.req.Stall)
 		n, err := stream.Read(p)
 		watch.Stop() // a slow disk is no stall of etcd's
 		if err != nil && !errors.Is(err, io.EOF) {
 			err = because(ctx, fmt.Errorf("read snapshot: %w", err))
+		}
+		if paced := wait(n); paced != nil && err == nil {
+			err = because(ctx, paced)
 		}
 		if s.received += int64(n); s.req.Progress != nil {
 			s.req.Progress(s.received, s.expected)

@@ -35,6 +35,7 @@ type Request struct {
 	// told nothing. Expected is the size of the database when the save began.
 	Progress func(received, expected int64)
 
+	Rate  Rate          // the zero value is no limit
 	Stall time.Duration // DefaultStall when 0
 }
 
@@ -89,6 +90,7 @@ type save struct {
 	scratch *os.File // nil where a target's own file is the plain snapshot
 
 	received, expected int64
+	limit              int64 // bytes a second; 0 is none
 }
 
 // end gives back what the save took; what is published stays.
@@ -151,7 +153,7 @@ func (s *save) describe(ctx context.Context) (Manifest, error) {
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	s.expected = d.Size
+	s.expected, s.limit = d.Size, s.req.Rate.of(d)
 	return Manifest{
 		Version: manifestVersion, Host: s.req.Host, Agent: s.req.Agent, Time: s.req.Now.UTC().Truncate(time.Second),
 		Cluster: d.Cluster, Etcd: d.Member, Recipients: s.req.Recipients.Fingerprints,

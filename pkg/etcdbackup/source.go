@@ -26,6 +26,7 @@ type Description struct {
 	Member  Member
 	Cluster Cluster
 	Size    int64 // of its database on disk, free pages included, which a snapshot has too
+	Quota   int64 // of that size; 0 where etcd does not tell, as before 3.6
 }
 
 // FromClient is the member that client is connected to. The client has one endpoint, since a
@@ -68,7 +69,7 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 			StorageVersion: status.StorageVersion,
 			Members:        peers,
 		},
-		Cluster: cluster, Size: status.DbSize,
+		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota,
 	}, nil
 }
 
