@@ -3,16 +3,11 @@
 package faults_test
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/nodeagent/nodeagent/pkg/bootstrap"
-	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/test/lab"
+	"github.com/nodeagent/nodeagent/test/standing"
 )
 
 // clusterConfig has every job due all the time.
@@ -64,23 +59,6 @@ systemctl start etcd.service
 nodeagent apply --only containerd,network/bridge
 { cat /etc/machine-id; cat /srv/fingerprint; } >` + stateDir + `/bootstrapped
 `
-
-// fingerprint is what apply leaves of a configuration when it ended: only then is drift mended.
-func fingerprint(t *testing.T, text string) []byte {
-	t.Helper()
-	c, err := config.Parse(configPath, []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := yaml.Marshal(bootstrap.Config{
-		Role: c.Role, Node: c.Node, Network: c.Network, Preflight: c.Preflight, Kernel: c.Kernel, Packages: c.Packages,
-		Containerd: c.Containerd, Images: c.Images, Kubeadm: c.Kubeadm, Addons: c.Addons, Timeouts: c.Timeouts,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Appendf(nil, "%x\n", sha256.Sum256(append([]byte(version+"\n"), data...)))
-}
 
 // fault is one thing that goes away and comes back.
 type fault struct {
@@ -202,7 +180,11 @@ func TestFaults(t *testing.T) {
 	b := buildAll(t)
 	n := b.node(t, clusterConfig)
 	n.Write(t, "/srv/kubeadm.yaml", []byte(kubeadmConfig), 0o600)
-	n.Write(t, "/srv/fingerprint", fingerprint(t, clusterConfig), 0o600)
+	fingerprint, err := standing.Fingerprint(version, clusterConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Write(t, "/srv/fingerprint", fingerprint, 0o600)
 	n.Script(t, prepare)
 	n.start(t)
 	n.metric(t, clean("containerd")+"1")

@@ -1,0 +1,200 @@
+//go:build integration
+
+package runbooks_test
+
+// What some commands say in several runbooks.
+const (
+	dead    = "Active: inactive (dead)"
+	drifted = "crictl.yaml"
+)
+
+const (
+	noEtcd = `systemctl stop etcd.service kube-apiserver.service`
+	etcd   = `systemctl start etcd.service kube-apiserver.service`
+	// issue makes the API server's certificate anew, from a file of kubeadm's.
+	issue = `rm -f /etc/kubernetes/pki/apiserver.crt /etc/kubernetes/pki/apiserver.key; kubeadm init phase certs apiserver --config `
+)
+
+// expires is the state of both runbooks about it.
+func expires(alert, days string) runbook {
+	return runbook{
+		alert: alert,
+		begin: `{ cat /srv/kubeadm.yaml; echo "certificateValidityPeriod: ` + days + `"; } >/srv/short.yaml
+			` + issue + `/srv/short.yaml
+			openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=system:nodes/CN=system:node:node1 -addext subjectAltName=DNS:node1 -keyout /dev/null -out /srv/node1.csr 2>/dev/null
+			kubectl delete csr --all; kubectl create -f - <<END
+			{"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "csr-1"},
+			 "spec": {"signerName": "kubernetes.io/kubelet-serving", "usages": ["digital signature", "server auth"], "request": "$(base64 -w0 /srv/node1.csr)"}}
+END`,
+		outcomes: map[string]outcome{
+			"nodeagent certs list":           prints("/etc/kubernetes/pki/apiserver.crt"),
+			"kubeadm certs check-expiration": prints("apiserver", "admin.conf"),
+			"openssl x509 -noout -subject -enddate -in /etc/kubernetes/pki/apiserver.crt": prints("CN = kube-apiserver", "notAfter="),
+			"kubeadm certs renew all":              prints("certificate for serving the Kubernetes API renewed"),
+			"journalctl -u kubelet -g certificate": exits(1, "No entries"), // it has come to no certificate
+			"kubectl get csr":                      prints("csr-1", "Pending"),
+			"kubectl certificate approve NAME":     prints("csr-1 approved"),
+		},
+		typed: map[string]string{"kubectl certificate approve NAME": "kubectl certificate approve csr-1"},
+		well:  `nodeagent certs list | grep /etc/kubernetes/pki/apiserver.crt | grep -q ' 36[345]d'`,
+	}
+}
+
+// noSnapshot is the state of both runbooks about it: etcd does not answer, and the store's disk is not
+// mounted.
+func noSnapshot(alert string) runbook {
+	return runbook{
+		alert: alert,
+		begin: `umount /var/lib/nodeagent/backups; ` + noEtcd,
+		outcomes: map[string]outcome{
+			"nodeagent status":                                exits(2, "snapshot"),
+			"nodeagent snapshot save":                         exits(1, "dial etcd at https://127.0.0.1:2379"),
+			"journalctl -u nodeagent -g snapshot --since -1d": prints("job failed"),
+			"nodeagent config print | grep -A 12 ^backup":     prints("keepLast: 3"),
+			"df /var/lib/nodeagent/backups":                   prints("Filesystem"),
+		},
+		end:  etcd + `; findmnt /var/lib/nodeagent/backups`,
+		well: `nodeagent snapshot list | grep node1`,
+	}
+}
+
+var runbooks = []runbook{
+	{ // before there is a cluster
+		alert: "NodeagentBootstrapIncomplete",
+		begin: "systemctl start nodeagent.service",
+		outcomes: map[string]outcome{
+			"nodeagent status":              exits(2, "preflight/host"),
+			"journalctl -u nodeagent -n 50": prints("bootstrap failed; it is tried again"),
+			"systemctl status nodeagent":    prints("bootstrap failed, next try in"),
+			"nodeagent plan":                exits(2, "preflight/host"),
+		},
+		end: cluster,
+	},
+	{
+		alert: "NodeagentUnitDown",
+		begin: "systemctl start nodeagent.service; systemctl disable --quiet --now kubelet",
+		outcomes: map[string]outcome{
+			"nodeagent status":                    exits(2, "kubelet.service"),
+			"systemctl status kubelet containerd": exits(3, dead, "Active: active (running)"),
+			"nodeagent plan":                      exits(2),
+		},
+		end: "systemctl is-enabled kubelet",
+	},
+	{
+		alert: "NodeagentAbsent",
+		begin: `ln -sf ` + prometheusDir + `/usr/bin/promtool /usr/local/bin/promtool
+			printf 'scrape_configs:\n  - job_name: nodeagent\n    static_configs: [{targets: ["127.0.0.1:10980"]}]\n' >/etc/prometheus/prometheus.yml`,
+		outcomes: map[string]outcome{
+			"curl -s http://127.0.0.1:10980/metrics | grep nodeagent_build_info": prints("nodeagent_build_info{"),
+			"promtool check config /etc/prometheus/prometheus.yml":               prints("SUCCESS"),
+		},
+	},
+	expires("NodeagentCertificateExpires", "216h"),
+	expires("NodeagentCertificateExpiresSoon", "500h"),
+	{
+		alert: "NodeagentCertificateUnreadable",
+		begin: `mv /etc/kubernetes/pki/apiserver.crt /etc/kubernetes/pki/apiserver.key /srv/; mv /etc/kubernetes/scheduler.conf /srv/`,
+		outcomes: map[string]outcome{
+			"nodeagent certs list":                                                        exits(1, "/etc/kubernetes/pki/apiserver.crt: /etc/kubernetes/manifests/kube-apiserver.yaml names it"),
+			"grep -rn crt= /etc/kubernetes/manifests":                                     prints("--tls-cert-file=/etc/kubernetes/pki/apiserver.crt"),
+			"kubeadm init phase certs --help":                                             prints("apiserver-kubelet-client"),
+			"kubeadm init phase certs apiserver --config /var/lib/nodeagent/kubeadm.yaml": prints("serving cert is signed for DNS names"),
+			"kubeadm init phase kubeconfig all --config /var/lib/nodeagent/kubeadm.yaml":  prints(`Writing "scheduler.conf"`),
+		},
+		well: `nodeagent certs list | grep /etc/kubernetes/pki/apiserver.crt | grep -q 364d; nodeagent certs list | grep -q scheduler.conf`,
+	},
+	{
+		alert: "NodeagentConfigReloadFailed",
+		begin: `cp -a /etc/nodeagent/config.yaml /srv/config.yaml; echo 'netwrk: {}' >>/etc/nodeagent/config.yaml; systemctl reload nodeagent`,
+		outcomes: map[string]outcome{
+			"nodeagent config check":                   exits(1, "/etc/nodeagent/config.yaml:8", "netwrk", "network"),
+			"journalctl -u nodeagent -g reloaded -n 5": prints("configuration not reloaded", "netwrk"),
+		},
+		end:  `cp -a /srv/config.yaml /etc/nodeagent/config.yaml; nodeagent config check; systemctl reload nodeagent`,
+		well: series("nodeagent_config_reload_successful 1"),
+	},
+	{
+		alert: "NodeagentDown",
+		begin: "systemctl stop nodeagent",
+		outcomes: map[string]outcome{
+			"systemctl status nodeagent":             exits(3, dead),
+			"journalctl -u nodeagent -n 50":          prints("stopped"),
+			"curl -s http://127.0.0.1:10980/healthz": exits(7),
+		},
+		end:  "systemctl start nodeagent",
+		well: "curl -s http://127.0.0.1:10980/healthz",
+	},
+	{
+		alert: "NodeagentDriftFlapping",
+		begin: `for i in 1 2 3 4; do until rm /etc/crictl.yaml; do sleep 0.1; done; test $i = 4 || until test -e /etc/crictl.yaml; do sleep 0.1; done; done 2>/dev/null`,
+		outcomes: map[string]outcome{
+			"journalctl -u nodeagent -g 'keeps coming back' -n 10": prints("/etc/crictl.yaml"),
+			"journalctl -u nodeagent -g 'drift mended' -n 10":      prints("/etc/crictl.yaml"),
+			"nodeagent plan": exits(2, "/etc/crictl.yaml"),
+		},
+		end: "nodeagent apply --only containerd",
+	},
+	{
+		alert: "NodeagentStepDiffers",
+		begin: "sed -i '1a # by hand' /etc/crictl.yaml",
+		outcomes: map[string]outcome{
+			"nodeagent plan":   exits(2, "/etc/crictl.yaml", "by hand"),
+			"nodeagent status": exits(2, "step containerd/crictl"),
+		},
+		end: "nodeagent apply --only containerd",
+	},
+	{
+		alert: "NodeagentStepFindings",
+		begin: "echo net.ipv4.ip_forward=0 >/etc/sysctl.d/99-other.conf",
+		outcomes: map[string]outcome{
+			"nodeagent plan": exits(2, "/etc/sysctl.d/99-other.conf", "only you can mend this"),
+			"journalctl -u nodeagent -g finding -n 20": prints("/etc/sysctl.d/99-other.conf"),
+		},
+		end: "rm /etc/sysctl.d/99-other.conf",
+	},
+	{
+		alert: "NodeagentTextfileStale",
+		begin: "mv /var/lib/prometheus/node-exporter /srv/; touch /var/lib/prometheus/node-exporter; nodeagent snapshot save",
+		outcomes: map[string]outcome{
+			"systemctl status nodeagent":                prints("Active: active (running)"),
+			"journalctl -u nodeagent -g textfile -n 20": prints("textfile not written"),
+			"nodeagent config print | grep textfile":    prints("/var/lib/prometheus/node-exporter/nodeagent.prom"),
+		},
+		end:  "rm /var/lib/prometheus/node-exporter; mv /srv/node-exporter /var/lib/prometheus/",
+		well: "test -n \"$(find /var/lib/prometheus/node-exporter/nodeagent.prom -newermt '-20 seconds')\"",
+	},
+	{
+		alert: "NodeagentJobOverdue",
+		begin: noEtcd,
+		outcomes: map[string]outcome{
+			"nodeagent status":                           exits(2, "job snapshot failed: dial etcd"),
+			"journalctl -u nodeagent -g job --since -2h": prints("snapshot", "dial etcd"),
+			"nodeagent snapshot save":                    exits(1, "dial etcd at https://127.0.0.1:2379"),
+			"nodeagent plan":                             exits(2),
+			"systemctl is-system-running":                exits(1, "degraded"),
+		},
+		end: etcd,
+	},
+	noSnapshot("NodeagentNoSnapshot"),
+	noSnapshot("NodeagentSnapshotTooOld"),
+	{
+		alert: "NodeagentNodeNotReady",
+		begin: `until kubectl get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done
+			kubectl patch node node1 --subresource=status -p '{"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "NetworkPluginNotReady: cni plugin not initialized"}]}}'`,
+		outcomes: map[string]outcome{
+			"nodeagent status":            exits(2, "NetworkPluginNotReady"),
+			"crictl info":                 prints("RuntimeReady"),
+			"kubectl describe node":       prints("NetworkPluginNotReady"),
+			"systemctl status containerd": prints("Active: active (running)"),
+		},
+	},
+	{
+		alert: "NodeagentNodeStatusUnknown",
+		begin: "systemctl stop kube-apiserver.service",
+		outcomes: map[string]outcome{
+			"nodeagent status":                          exits(2, "the API"),
+			"grep server: /etc/kubernetes/kubelet.conf": prints("https://10.77.0.1:6443"),
+		},
+		end: "systemctl start kube-apiserver.service",
+	},
+}
