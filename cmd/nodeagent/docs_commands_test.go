@@ -17,19 +17,21 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
 	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/test/docblock"
 )
 
 // What the documentation shows is held against the program. A command of nodeagent's, in a block
 // or between backticks, has to be one, and is run on a scratch machine unless ranElsewhere says who
-// runs it. A target of make has to be one. Any other command in a block is named by a comment
-// before it: <!-- run by: FILE TEST -->, or <!-- not run: REASON -->.
+// runs it. A target of make has to be one. For any other command a comment before its block names the
+// test, which has to take the text from the document (test/docblock), or says why there is none:
+// <!-- run by: FILE TEST -->, <!-- not run: REASON -->. docs/testing.md has all that are not run.
 
 // ranElsewhere are the commands that only a running machine shows, and the tests that run them there.
+// Their words have to stand in what the test comes to.
 var ranElsewhere = map[string]string{
-	"nodeagent run":                      "cmd/nodeagent/daemon_test.go TestDaemonBootstraps",
-	"nodeagent apply --only packages":    "test/integration/packages/packages_test.go TestPackages",
-	"nodeagent status --wait":            "cmd/nodeagent/status_test.go TestStatusWait",
-	"nodeagent completion bash|zsh|fish": "cmd/nodeagent/testdata/script/usage.txtar completion",
+	"nodeagent run":                   "cmd/nodeagent/daemon_test.go TestDaemonBootstraps",
+	"nodeagent apply --only packages": "test/integration/packages/packages_test.go TestPackages",
+	"nodeagent status --wait":         "cmd/nodeagent/status_test.go TestStatusWait",
 }
 
 // targetsElsewhere are the targets that CI does not make, and why.
@@ -43,10 +45,8 @@ var targetsElsewhere = map[string]string{
 	"build":    "make demo does it",
 }
 
-// document is a file of the documentation.
-type document struct{ path, text string }
-
-func documents(t *testing.T) (out []document) {
+// documents are README.md and its like, and all of docs and test.
+func documents(t *testing.T) (out []docblock.Document) {
 	t.Helper()
 	const checkout = "../.."
 	paths := []string{"README.md", "CHANGELOG.md", "SECURITY.md"}
@@ -62,88 +62,67 @@ func documents(t *testing.T) (out []document) {
 		}
 	}
 	for _, path := range paths {
-		text, err := os.ReadFile(filepath.Join(checkout, path))
-		if path == "SECURITY.md" && os.IsNotExist(err) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, document{path, string(text)})
+		out = append(out, docblock.Read(t, path))
 	}
-	if len(out) < 12 {
+	if len(out) < 30 {
 		t.Fatalf("only %d documents", len(out))
 	}
 	return out
 }
 
-// shown is a command as a document shows it.
-type shown struct {
-	at    string // file and line
-	text  string
-	named bool // a comment before its block says who runs it
-	prose bool // it stands between backticks
-	block bool // it stands in a block that is tagged as a shell's
+// languages are those of blocks. One without a language could be anything, commands too.
+var languages = []string{"sh", "console", "yaml", "ini", "nginx", "text"}
+
+// blocksAreRun holds each block of commands against the test that its comment names.
+func blocksAreRun(t *testing.T, d docblock.Document) {
+	t.Helper()
+	for _, mistake := range d.Mistakes {
+		t.Error(mistake)
+	}
+	for _, b := range d.Blocks {
+		at := fmt.Sprintf("%s:%d", d.Path, b.Line)
+		if !slices.Contains(languages, b.Language) {
+			t.Errorf("%s: a block of %q: it is one of %q", at, b.Language, languages)
+		}
+		if b.RunBy != nil {
+			reached, err := docblock.Reach("../..", *b.RunBy)
+			if err != nil {
+				t.Errorf("%s: %v", at, err)
+			} else if !reached.Reads(d.Path, b.Heading) {
+				t.Errorf("%s: %s of %s does not take it from here: nothing in it calls docblock with %q, %q", at, b.RunBy.Name, b.RunBy.File, d.Path, b.Heading)
+			}
+		}
+		others := slices.DeleteFunc(b.Commands(), func(c string) bool { return arguments(c) != nil || strings.HasPrefix(c, "make ") })
+		if b.Shell() && len(others) > 0 && b.RunBy == nil && b.NotRun == "" {
+			t.Errorf("%s: %q: who runs it? Say so before the block: <!-- run by: FILE TEST --> or <!-- not run: REASON -->", at, others)
+		}
+	}
 }
 
-var (
-	fence  = regexp.MustCompile("^ *```(.*)$")
-	marker = regexp.MustCompile(`^ *<!-- (?:run by: (\S+) (\S+)|not run: .+) -->$`)
-	span   = regexp.MustCompile("`((?:nodeagent|make) [^`]+)`")
-	here   = regexp.MustCompile(`^(?:\$|#) `)
-)
-
-// commands are those of a document: in blocks of a shell or without a language, and in prose.
-func commands(t *testing.T, d document) (out []shown) {
-	t.Helper()
-	inside, language, named, console := false, "", false, false
-	for i, line := range strings.Split(d.text, "\n") {
-		at := fmt.Sprintf("%s:%d", d.path, i+1)
-		if m := marker.FindStringSubmatch(line); m != nil && !inside {
-			named = true
-			if m[1] != "" {
-				hasTest(t, at, m[1]+" "+m[2])
-			}
-			continue
+// TestNotRunIsListed: docs/testing.md names every command that is not run, and its reason; and no other.
+func TestNotRunIsListed(t *testing.T) {
+	want := map[string]bool{}
+	for _, d := range documents(t) {
+		file := filepath.Base(d.Path)
+		for _, e := range d.Excuses {
+			want[fmt.Sprintf("| %s | `%s` | %s |", file, e.Begins, e.Reason)] = true
 		}
-		if m := fence.FindStringSubmatch(line); m != nil {
-			if inside {
-				named = false
-			}
-			inside, language, console = !inside, m[1], false
-			continue
-		}
-		switch {
-		case !inside:
-			for _, m := range span.FindAllStringSubmatch(line, -1) {
-				out = append(out, shown{at: at, text: m[1], prose: true})
-			}
-			if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "<!--") {
-				named = false
-			}
-		case language == "" || language == "sh" || language == "console":
-			text := strings.TrimSpace(line)
-			prompt := here.MatchString(text)
-			console = console || prompt && strings.HasPrefix(text, "$")
-			if console && !prompt || strings.HasPrefix(text, "#") {
-				continue // what a command prints, or a comment
-			}
-			text = strings.TrimPrefix(text, "$ ")
-			ours := strings.HasPrefix(text, "nodeagent ") || strings.HasPrefix(text, "make ")
-			if text != "" && (ours || language != "") {
-				out = append(out, shown{at: at, text: text, named: named, block: language != ""})
+		for _, b := range d.Blocks {
+			if b.NotRun != "" {
+				want[fmt.Sprintf("| %s | `%s` | %s |", file, strings.Join(b.Commands(), "; "), b.NotRun)] = true
 			}
 		}
 	}
-	return out
-}
-
-func hasTest(t *testing.T, at, where string) {
-	t.Helper()
-	file, name, _ := strings.Cut(where, " ")
-	text, err := os.ReadFile(filepath.Join("../..", file))
-	if err != nil || !bytes.Contains(text, []byte(name)) {
-		t.Errorf("%s: %s has no %s: %v", at, file, name, err)
+	_, list, _ := strings.Cut(docblock.Read(t, "docs/testing.md").Text, "\n| Document | Command | Why it is not run |\n|---|---|---|\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for line := range strings.Lines(list) {
+		if line = strings.TrimSpace(line); !want[line] {
+			t.Errorf("docs/testing.md lists what no document says: %s", line)
+		}
+		delete(want, line)
+	}
+	for line := range want {
+		t.Errorf("docs/testing.md does not list: %s", line)
 	}
 }
 
@@ -164,42 +143,48 @@ func arguments(line string) []string {
 // TestCommandsInDocs holds each command that the documentation shows against the program.
 func TestCommandsInDocs(t *testing.T) {
 	targets, made := makeTargets(t)
-	for _, where := range ranElsewhere {
-		hasTest(t, "ranElsewhere", where)
+	for command, where := range ranElsewhere {
+		file, name, _ := strings.Cut(where, " ")
+		if reached, err := docblock.Reach("../..", docblock.Test{File: file, Name: name}); err != nil || !reached.Says(strings.TrimPrefix(command, "nodeagent ")) {
+			t.Errorf("%s of %s does not run `%s`: %v", name, file, command, err)
+		}
 	}
 	run, found := map[string]string{}, 0
 	for _, d := range documents(t) {
-		if d.path == "docs/cli.md" { // it is written from the commands, in the notation of their help
+		if d.Path == "docs/cli.md" { // it is written from the commands, in the notation of their help
 			continue
 		}
-		for _, c := range commands(t, d) {
-			args := arguments(c.text)
-			target, isMake := strings.CutPrefix(c.text, "make ")
+		blocksAreRun(t, d)
+		for _, c := range d.Commands("nodeagent", "make") {
+			at := fmt.Sprintf("%s:%d", d.Path, c.Line)
+			args := arguments(c.Command)
+			target, isMake := strings.CutPrefix(c.Command, "make ")
 			target, _, _ = strings.Cut(target, " ")
 			switch {
 			case isMake && !slices.Contains(targets, target):
-				t.Errorf("%s: the Makefile has no %q", c.at, target)
+				t.Errorf("%s: the Makefile has no %q", at, target)
 			case isMake && !slices.Contains(made, target) && targetsElsewhere[target] == "":
-				t.Errorf("%s: nobody runs `make %s`: neither .ci/run nor what targetsElsewhere names", c.at, target)
+				t.Errorf("%s: nobody runs `make %s`: neither .ci/run nor what targetsElsewhere names", at, target)
 			case isMake:
 				found++
 			case args != nil:
 				found++
-				if d.path == "CHANGELOG.md" { // tells of several at once, and of the past
+				if d.Path == "CHANGELOG.md" { // tells of several at once, and of the past
 					continue
 				}
 				text := "nodeagent " + strings.Join(args, " ")
-				if err := parses(args); err != nil && ranElsewhere[text] == "" {
-					t.Errorf("%s: %s: %v", c.at, text, err)
-				} else if ranElsewhere[text] == "" {
-					run[text] = c.at
+				if ranElsewhere[text] != "" {
+					continue
 				}
-			case c.block && !c.named && !strings.HasPrefix(c.at, "docs/runbooks/"):
-				t.Errorf("%s: %q: who runs it? Say so before the block: <!-- run by: FILE TEST --> or <!-- not run: REASON -->", c.at, c.text)
+				if err := parses(args); err != nil {
+					t.Errorf("%s: %s: %v", at, text, err)
+				} else {
+					run[text] = at
+				}
 			}
 		}
 	}
-	if found < 40 || len(run) < 8 {
+	if found < 100 || len(run) < 15 {
 		t.Errorf("%d commands found, %d to run: are these the docs?", found, len(run))
 	}
 	for text, at := range run {
@@ -331,18 +316,18 @@ var (
 func TestLinksInDocs(t *testing.T) {
 	links := 0
 	for _, d := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(d.text, -1) {
+		for _, m := range link.FindAllStringSubmatch(d.Text, -1) {
 			target, anchor, _ := strings.Cut(m[1], "#")
 			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
 				continue
 			}
 			links++
-			path := filepath.Join("../..", filepath.Dir(d.path), target)
+			path := filepath.Join("../..", filepath.Dir(d.Path), target)
 			if target == "" {
-				path = filepath.Join("../..", d.path)
+				path = filepath.Join("../..", d.Path)
 			}
 			if _, err := os.Stat(path); err != nil {
-				t.Errorf("%s: %s leads to nothing", d.path, m[1])
+				t.Errorf("%s: %s leads to nothing", d.Path, m[1])
 				continue
 			}
 			if anchor == "" {
@@ -350,10 +335,10 @@ func TestLinksInDocs(t *testing.T) {
 			}
 			text, err := os.ReadFile(path)
 			if err != nil {
-				t.Errorf("%s: %s: %v", d.path, m[1], err)
+				t.Errorf("%s: %s: %v", d.Path, m[1], err)
 			}
 			if !slices.ContainsFunc(heading.FindAllStringSubmatch(string(text), -1), func(h []string) bool { return slug(h[1]) == anchor }) {
-				t.Errorf("%s: %s leads to no heading", d.path, m[1])
+				t.Errorf("%s: %s leads to no heading", d.Path, m[1])
 			}
 		}
 	}

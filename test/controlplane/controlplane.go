@@ -166,6 +166,18 @@ func (c *ControlPlane) Kubectl(t testing.TB, args ...string) string {
 	return Run(t, "kubectl", args...)
 }
 
+// Script runs a script of the shell with the lab's programs on its path, and returns its stdout. A
+// failure is the test's.
+func Script(t testing.TB, script string) string {
+	t.Helper()
+	path := fmt.Sprintf("PATH=%s:%s:$PATH\n", os.Getenv(kubernetesEnv), os.Getenv(etcdEnv))
+	out, err := command(t.Context(), "/bin/sh", "-euc", path+script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // Run runs one of the lab's programs to its end and returns its stdout. A failure is the test's.
 func Run(t testing.TB, program string, args ...string) string {
 	t.Helper()

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeagent/nodeagent/test/docblock"
 )
 
 // build makes the program under show, as `make build` does but for its version.
@@ -115,10 +117,7 @@ func TestDemo(t *testing.T) {
 // are each run's own.
 func recordingIsTrue(t *testing.T, transcript string) {
 	t.Helper()
-	_, have, _, err := readRecording("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	have := "```console\n" + docblock.Text(t, "README.md", "What you see", "console") + "```\n"
 	want, err := recording(transcript)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeagent/nodeagent/test/docblock"
 	"github.com/nodeagent/nodeagent/test/lab"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
@@ -102,11 +103,15 @@ func leavesBridge(ctx context.Context, t *testing.T, v *vm.VM) {
 	if out := v.MustRun(ctx, t, "nodeagent plan --only network/bridge-removed"); !strings.Contains(out, "link nodeagent0   (only you can mend this)") {
 		t.Errorf("plan does not tell of the bridge:\n%s", out)
 	}
-	v.MustRun(ctx, t, "kubectl -n kube-system rollout restart deployment/coredns")
+	lines := docblock.Lines(t, "docs/addons.md", "From the bridge to an add-on")
+	if len(lines) != 2 {
+		t.Fatalf("docs/addons.md says %q", lines)
+	}
+	v.MustRun(ctx, t, lines[0])
 	v.Eventually(ctx, t, 6*time.Minute, `
 		kubectl -n kube-system rollout status deployment/coredns --timeout=20s
 		[ -z "$(ls /sys/class/net/nodeagent0/brif)" ]`)
-	v.MustRun(ctx, t, "ip link delete nodeagent0")
+	v.MustRun(ctx, t, lines[1])
 	v.Eventually(ctx, t, 2*time.Minute, "curl -fsS --max-time 10 http://10.96.0.10:9153/metrics | grep '^coredns_build_info'")
 	if out := v.MustRun(ctx, t, "nodeagent plan --only network/bridge-removed"); strings.Contains(out, "nodeagent0") {
 		t.Errorf("plan still tells of the bridge:\n%s", out)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeagent/nodeagent/test/docblock"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
 
@@ -51,7 +52,7 @@ func bake(ctx context.Context, t *testing.T, tree, configuration string) []strin
 	if err := os.WriteFile(held, []byte("[Unit]\nConditionPathExists=/run/go\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out := inTree(ctx, t, tree, dir, docBlock(t, "In an image", "sh"))
+	out := inTree(ctx, t, tree, dir, docblock.Script(t, "docs/install.md", "In an image"))
 	t.Log(out)
 	_, waits, found := strings.Cut(out, "; wait for boot: ")
 	waits, _, _ = strings.Cut(waits, "\n")

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeagent/nodeagent/test/docblock"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
 
@@ -30,12 +31,16 @@ const dockersRepository = `
 // install is all that the operator does: a configuration, and apt. Docker's repository is
 // there already, as on the hosts of those who take containerd.io from it.
 func install(ctx context.Context, t *testing.T, v *vm.VM) {
-	if err := v.WriteFile(ctx, configPath, configuration, 0o640); err != nil {
+	if err := v.WriteFile(ctx, "/root/config.yaml", configuration, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	v.MustRun(ctx, t, dockersRepository)
 	pauseKubeadm(ctx, t, v)
-	v.MustRun(ctx, t, "apt-get install -y /mnt/files/nodeagent.deb </dev/null")
+	// By the README; what waits comes later.
+	lines := docblock.Lines(t, "README.md", "Install", "./nodeagent_0.1.0_amd64.deb", "/mnt/files/nodeagent.deb")
+	for _, line := range lines[:2] {
+		v.MustRun(ctx, t, "cd /root; "+line+" </dev/null")
+	}
 	// apt came back while the work was going on.
 	v.MustRun(ctx, t, `
 		systemctl is-active nodeagent

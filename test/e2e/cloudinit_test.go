@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeagent/nodeagent/test/docblock"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
 
@@ -46,31 +47,13 @@ func TestCloudInit(t *testing.T) {
 // the node: emulation and a network without a way out want more than a reader's three lines.
 func userData(t *testing.T, section, configuration string) []byte {
 	t.Helper()
-	t.Helper()
-	text := docBlock(t, section, "yaml")
+	text := docblock.Text(t, "docs/install.md", section, "yaml")
 	const inDoc = "      role: control-plane\n      network:\n        cni: bridge\n"
 	if strings.Count(text, inDoc) != 1 {
 		t.Fatalf("the first block of %q in docs/install.md does not write the configuration:\n%s", section, text)
 	}
 	indented := regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(configuration, "      $1")
 	return []byte(strings.Replace(text, inDoc, indented, 1))
-}
-
-// docBlock is the first block of the language in a section of docs/install.md.
-func docBlock(t *testing.T, section, language string) string {
-	t.Helper()
-	doc, err := os.ReadFile("../../docs/install.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(doc), "\n## "+section+"\n")
-	text, _, _ = strings.Cut(text, "\n## ")
-	_, text, _ = strings.Cut(text, "\n```"+language+"\n")
-	text, _, found := strings.Cut(text, "```\n")
-	if !found {
-		t.Fatalf("docs/install.md has no block of %s in %q", language, section)
-	}
-	return text
 }
 
 // What TestCloudInit's machine has at the end of its fstab: two lines of swap are in the whole.

@@ -18,6 +18,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/kube"
 	"github.com/nodeagent/nodeagent/pkg/step"
 	"github.com/nodeagent/nodeagent/test/controlplane"
+	"github.com/nodeagent/nodeagent/test/docblock"
 )
 
 // network is an add-on as they come: kinds that the API fills with defaults of many sorts, a
@@ -314,7 +315,11 @@ func testEdited(ctx context.Context, t *testing.T, c *controlplane.ControlPlane,
 		t.Errorf("apply: %v", err)
 	}
 	// As the error says.
-	c.Kubectl(t, "apply", "--server-side", "--force-conflicts", "--field-manager=nodeagent", "-f", addonDir+"/network.yaml")
+	lines := docblock.Lines(t, "docs/addons.md", "When something differs", "/etc/nodeagent/flannel.yaml", addonDir+"/network.yaml")
+	controlplane.Script(t, lines[0])
+	if len(lines) != 2 || lines[1] != "nodeagent apply" {
+		t.Errorf("docs/addons.md says %q", lines)
+	}
 	converges(ctx, t, apply)
 	if out := c.Kubectl(t, "get", "-n", "labnet", "configmap/settings", "-o", "jsonpath={.data.mode}"); out != "quiet" {
 		t.Errorf("the ConfigMap says %q", out)

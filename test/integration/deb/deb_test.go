@@ -31,6 +31,8 @@ func TestPackage(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, node){
 		"install without configuration":         installIdle,
 		"install with a configuration before":   installConfigured,
+		"installed as the guide says":           byTheGuide,
+		"installed as the README says":          byTheReadme,
 		"install with a broken configuration":   installBroken,
 		"upgrade and downgrade":                 upgrade,
 		"disable survives an upgrade":           disabled,

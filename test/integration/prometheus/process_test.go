@@ -104,11 +104,9 @@ func build(t *testing.T) string {
 	return path
 }
 
-// guide is a section of docs/monitoring.md: its files, by the path in their first line, and its
-// commands.
+// guide is a section of docs/monitoring.md: its files, by the path in their first line.
 type guide struct {
-	files    map[string]string
-	commands []string
+	files map[string]string
 }
 
 func readGuide(t *testing.T, section string) guide {
@@ -120,8 +118,7 @@ func readGuide(t *testing.T, section string) guide {
 	text, _, _ = strings.Cut(text, "\n## ")
 	g := guide{files: map[string]string{}}
 	for _, block := range regexp.MustCompile("(?s)\n```([a-z]*)\n(.*?)\n```\n").FindAllStringSubmatch(text, -1) {
-		if block[1] == "" {
-			g.commands = append(g.commands, block[2])
+		if block[1] == "sh" {
 			continue
 		}
 		first, _, _ := strings.Cut(block[2], "\n")

@@ -20,7 +20,7 @@ import (
 const (
 	buildTimeout = 15 * time.Minute
 	// patience bounds every wait: far more than it takes on a machine that is busy.
-	patience = 15 * time.Second
+	patience = time.Minute
 	checkout = "../../.."
 	version  = "0.0.0~runbooks"
 )
