@@ -97,8 +97,7 @@ func up(t *testing.T) node {
 	n.Write(t, "/srv/kubeadm.yaml", []byte(kubeadmConfig), 0o600)
 	// Swap is the host's, and there is no network to wait for. What systemd would say on a console of
 	// its own is nobody's to read.
-	n.Script(t, lab.UseRepositories(repositoryDir)+`
-		DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install containerd containernetworking-plugins kubelet kubeadm kubectl cri-tools >/dev/null 2>&1
+	n.Script(t, install+`
 		printf 'Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n' >/srv/swaps
 		mount --bind /srv/swaps /proc/swaps
 		systemctl mask --quiet --runtime systemd-networkd-wait-online.service
@@ -115,6 +114,22 @@ func up(t *testing.T) node {
 	})
 	return n
 }
+
+// install has Debian's containerd as a package, and of the packages of Kubernetes only what differs
+// from the lab's own programs: a machine that is busy takes minutes to write the rest.
+const install = `
+DEBIAN_FRONTEND=noninteractive dpkg --install --force-depends --force-unsafe-io ` + repositoryDir + `/debian/*/containerd_*.deb ` +
+	repositoryDir + `/debian/*/runc_*.deb ` + repositoryDir + `/debian/*/containernetworking-plugins_*.deb >/dev/null
+dpkg-deb -x ` + repositoryDir + `/kubernetes/*/cri-tools_*.deb /
+for name in kubelet kubeadm; do
+	dpkg-deb --fsys-tarfile $(ls ` + repositoryDir + `/kubernetes/*/${name}_*.deb | tail -n 1) | tar -x -C / --wildcards './usr/lib/systemd/*'
+done
+for name in kubelet kubeadm kubectl; do
+	ln -s ` + kubernetesDir + `/$name /usr/bin/$name
+done
+systemctl daemon-reload
+systemctl enable --quiet kubelet
+`
 
 // cluster makes a control plane's host of the machine. The kubelet's unit is there and cannot run in a
 // container: systemd runs etcd and the API server with the commands of their manifests.
