@@ -101,7 +101,7 @@ func check(t *testing.T, snapshot string) {
 	out := controlplane.Script(t, docblock.Script(t, "docs/backups.md", "Check one", "20261121T130824Z-cp1-4.db", filepath.Base(snapshot)))
 	words := strings.Fields(out)
 	trailer := words[len(words)-1]
-	if words[0] != m.Object.SHA256 || strings.Count(out, trailer) != 2 || !strings.Contains(out, fmt.Sprintf("| %d |", m.Snapshot.Revision)) {
+	if words[0] != m.Object.SHA256 || strings.Count(out, trailer) != 2 || !strings.Contains(out, fmt.Sprintf(" %d |", m.Snapshot.Revision)) {
 		t.Errorf("the manifest has %s and revision %d; the guide's commands print\n%s", m.Object.SHA256, m.Snapshot.Revision, out)
 	}
 }

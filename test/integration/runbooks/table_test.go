@@ -62,14 +62,14 @@ func noSnapshot(alert string) runbook {
 var runbooks = []runbook{
 	{ // before there is a cluster
 		alert: "NodeagentBootstrapIncomplete",
-		begin: "systemctl start nodeagent.service",
+		begin: "systemd-run --quiet --unit=squatter python3 -m http.server 6443; systemctl start nodeagent.service",
 		outcomes: map[string]outcome{
-			"nodeagent status":              exits(2, "preflight/host"),
+			"nodeagent status":              exits(2, "Port-6443"),
 			"journalctl -u nodeagent -n 50": prints("bootstrap failed; it is tried again"),
 			"systemctl status nodeagent":    prints("bootstrap failed, next try in"),
-			"nodeagent plan":                exits(2, "preflight/host"),
+			"nodeagent plan":                exits(2, "Port-6443"),
 		},
-		end: cluster,
+		end: "systemctl stop squatter\n" + cluster,
 	},
 	{
 		alert: "NodeagentUnitDown",
@@ -165,7 +165,7 @@ var runbooks = []runbook{
 	},
 	{
 		alert: "NodeagentJobOverdue",
-		begin: noEtcd,
+		begin: noEtcd + "; systemd-run --quiet --unit=failed.service /bin/false",
 		outcomes: map[string]outcome{
 			"nodeagent status":                           exits(2, "job snapshot failed: dial etcd"),
 			"journalctl -u nodeagent -g job --since -2h": prints("snapshot", "dial etcd"),
