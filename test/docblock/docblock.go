@@ -216,13 +216,14 @@ func ReadAll(t testing.TB, dir string) (out []Document) {
 // heading. The words of replace, each followed by what is put in its place, have to be there.
 func Text(t testing.TB, path, heading, language string, replace ...string) string {
 	t.Helper()
-	text := ""
+	var found strings.Builder
 	d := Read(t, path)
 	for _, b := range d.Blocks {
 		if b.Heading == heading && b.Language == language {
-			text += b.Text
+			found.WriteString(b.Text)
 		}
 	}
+	text := found.String()
 	if text == "" {
 		t.Fatalf("%s has no block of %s below %q", path, language, heading)
 	}
