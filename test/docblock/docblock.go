@@ -212,21 +212,30 @@ func ReadAll(t testing.TB, dir string) (out []Document) {
 	return out
 }
 
-// Text is the text of all blocks of a language below a heading of a document, up to the next
-// heading. The words of replace, each followed by what is put in its place, have to be there.
-func Text(t testing.TB, path, heading, language string, replace ...string) string {
+// Blocks are those of a language below a heading of a document, up to the next heading.
+func Blocks(t testing.TB, path, heading, language string) (out []Block) {
 	t.Helper()
-	var found strings.Builder
 	d := Read(t, path)
 	for _, b := range d.Blocks {
 		if b.Heading == heading && b.Language == language {
-			found.WriteString(b.Text)
+			out = append(out, b)
 		}
 	}
-	text := found.String()
-	if text == "" {
+	if len(out) == 0 {
 		t.Fatalf("%s has no block of %s below %q", path, language, heading)
 	}
+	return out
+}
+
+// Text is the text of Blocks, one behind the other. The words of replace, each followed by what is put
+// in its place, have to be there.
+func Text(t testing.TB, path, heading, language string, replace ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, b := range Blocks(t, path, heading, language) {
+		all.WriteString(b.Text)
+	}
+	text := all.String()
 	for i := 0; i+1 < len(replace); i += 2 {
 		if !strings.Contains(text, replace[i]) {
 			t.Fatalf("%s has no %q below %q", path, replace[i], heading)

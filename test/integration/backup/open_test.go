@@ -19,6 +19,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
+	"github.com/nodeagent/nodeagent/test/docblock"
 )
 
 // TestOpenByHand runs what docs/backup-format.md says of opening a backup with stock programs, on a
@@ -90,17 +91,12 @@ func saved(t *testing.T, program, config string) backup {
 // commands are the nth block of the documentation, about this backup.
 func (b backup) commands(t *testing.T, nth int, before string) string {
 	t.Helper()
-	doc, err := os.ReadFile("../../../docs/backup-format.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(doc), "## Open one with stock programs\n")
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(section, -1)
+	blocks := docblock.Blocks(t, "docs/backup-format.md", "Open one with stock programs", "sh")
 	if len(blocks) != 2 {
 		t.Fatalf("there are %d blocks of commands", len(blocks))
 	}
 	stem, _, _ := strings.Cut(b.manifest.Object.Name, ".db")
-	return before + "\n" + strings.ReplaceAll(blocks[nth][1], "20261121T122454Z-cp1-4711", stem)
+	return before + "\n" + strings.ReplaceAll(blocks[nth].Text, "20261121T122454Z-cp1-4711", stem)
 }
 
 func compile(t *testing.T) string {

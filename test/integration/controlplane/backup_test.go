@@ -4,9 +4,6 @@ package controlplane_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,8 +52,8 @@ func save(t *testing.T, now time.Time) string {
 	return filepath.Join(backups, object)
 }
 
-// What docs/backups.md says of a snapshot, typed with the stock etcdutl: it is as its manifest says, and
-// what is restored holds what was there at the save, and nothing later.
+// What docs/backups.md says of a restore, typed with the stock zstd and etcdutl: what is restored holds
+// what was there at the save, and nothing later.
 func TestSnapshotRestoredByEtcdutl(t *testing.T) {
 	c := controlplane.Start(t)
 	c.Kubectl(t, "create", "namespace", "before-save")
@@ -68,13 +65,12 @@ func TestSnapshotRestoredByEtcdutl(t *testing.T) {
 	if kept, err := filepath.Glob(filepath.Join(backups, "*.db.zst")); err != nil || len(kept) != 2 {
 		t.Errorf("kept %v (%v), want the last two", kept, err)
 	}
-	check(t, snapshot)
 	c.Kubectl(t, "create", "namespace", "after-save")
 
 	const aside = "/etc/kubernetes/aside"
 	c.Stop(t)
 	controlplane.Script(t, "mv /etc/kubernetes/manifests "+aside+"\nmanifest="+aside+"/etcd.yaml\n"+
-		docblock.Script(t, "docs/backups.md", "Restore by hand", "20261121T131544Z-node1-2.db", filepath.Base(snapshot))+
+		docblock.Script(t, "docs/backups.md", "Restore by hand", "20261121T131544Z-node1-2.db.zst", filepath.Base(snapshot))+
 		"mv "+aside+" /etc/kubernetes/manifests")
 	c.StartEtcd(t)
 	c.StartAPIServer(t)
@@ -84,24 +80,5 @@ func TestSnapshotRestoredByEtcdutl(t *testing.T) {
 	}
 	if !has("before-save") || has("after-save") {
 		t.Errorf("restored namespaces are %v, want before-save and not after-save", namespaces)
-	}
-}
-
-// check types what the guide says of checking a snapshot by hand.
-func check(t *testing.T, snapshot string) {
-	t.Helper()
-	manifest, err := os.ReadFile(etcdbackup.ManifestName(snapshot))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m etcdbackup.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		t.Fatal(err)
-	}
-	out := controlplane.Script(t, docblock.Script(t, "docs/backups.md", "Check one", "20261121T130824Z-cp1-4.db", filepath.Base(snapshot)))
-	words := strings.Fields(out)
-	trailer := words[len(words)-1]
-	if words[0] != m.Object.SHA256 || strings.Count(out, trailer) != 2 || !strings.Contains(out, fmt.Sprintf(" %d |", m.Snapshot.Revision)) {
-		t.Errorf("the manifest has %s and revision %d; the guide's commands print\n%s", m.Object.SHA256, m.Snapshot.Revision, out)
 	}
 }
