@@ -4,6 +4,7 @@ package controlplane_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,6 +39,7 @@ func save(t *testing.T, now time.Time) string {
 	store := file.New(h, backups, controlplane.NodeName)
 	report, err := etcdbackup.Save(ctx, etcdbackup.FromClient(client, ""), []etcdbackup.Store{store}, etcdbackup.Request{
 		Host: controlplane.NodeName, Now: now, Retention: etcdbackup.Retention{KeepLast: 2},
+		Compress: true, Scratch: func(int64) (*os.File, error) { return os.CreateTemp(t.TempDir(), "snapshot") },
 	})
 	if err != nil {
 		t.Fatal(err)
