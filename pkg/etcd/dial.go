@@ -88,17 +88,30 @@ func (l Local) Dial(ctx context.Context, h *host.Host) (*clientv3.Client, error)
 	return nil, failed
 }
 
+// Authority is what the member's certificate is verified against, in PEM; nil where it serves
+// without TLS, or the system's roots are taken.
+func (l Local) Authority(h *host.Host) ([]byte, error) {
+	if l.ca.path == "" || !slices.ContainsFunc(l.Endpoints, isSecure) {
+		return nil, nil
+	}
+	pem, err := l.ca.read(h)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate authority: %w", err)
+	}
+	return pem, nil
+}
+
 // dial tries the client certificates in turn, for as long as etcd refuses them.
 func (l Local) dial(ctx context.Context, h *host.Host, endpoint string) (*clientv3.Client, error) {
 	if !isSecure(endpoint) {
 		return l.connect(ctx, h, endpoint, nil)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if l.ca.path != "" {
-		pem, err := l.ca.read(h)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate authority: %w", err)
-		}
+	pem, err := l.Authority(h)
+	if err != nil {
+		return nil, err
+	}
+	if pem != nil {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("read certificate authority: no certificate in %s", l.ca.path)

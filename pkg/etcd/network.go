@@ -44,20 +44,21 @@ func (n network) own(ctx context.Context, name string) []netip.Addr {
 	} else if found, err = n.lookup(ctx, name); err != nil {
 		return nil
 	}
-	interfaces, err := n.addresses()
-	if err != nil {
-		return nil
-	}
 	for i, addr := range found {
-		found[i] = addr.Unmap().WithZone("")
-		if addr.IsUnspecified() || !addr.IsLoopback() && !slices.ContainsFunc(interfaces, func(a net.Addr) bool {
-			prefix, err := netip.ParsePrefix(a.String())
-			return err == nil && prefix.Addr().Unmap() == found[i]
-		}) {
+		if found[i] = addr.Unmap().WithZone(""); !addr.IsLoopback() && !n.has(found[i]) {
 			return nil
 		}
 	}
 	return found
+}
+
+// has says that an interface has the address.
+func (n network) has(addr netip.Addr) bool {
+	interfaces, err := n.addresses()
+	return err == nil && slices.ContainsFunc(interfaces, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap() == addr
+	})
 }
 
 // endpoints are the URLs at which p may be reached from here: a loopback address that it listens
@@ -73,9 +74,10 @@ func (p process) endpoints(ctx context.Context, here network) []string {
 		}
 	}
 	if !p.apart {
-		for _, fits := range []func(*url.URL) bool{isLoopback, isSpecific} {
+		for _, fits := range []func(*url.URL) bool{isLoopback, isSpecific} { // the second too fits loopback
 			for _, u := range p.listen {
-				if !isUnix(u) && fits(u) {
+				// One that it may take over, and has not, is another host's now.
+				if !isUnix(u) && fits(u) && here.own(ctx, u.Hostname()) != nil {
 					add(u)
 				}
 			}
