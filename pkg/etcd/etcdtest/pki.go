@@ -33,6 +33,9 @@ func NewCA() CA {
 	return CA{cert: must(x509.ParseCertificate(der)), key: key, pem: encode("CERTIFICATE", der)}
 }
 
+// PEM is its certificate.
+func (ca CA) PEM() []byte { return ca.pem }
+
 // Issue returns a pair, as PEM, for the given names and addresses; one without names is for
 // clients only.
 func (ca CA) Issue(commonName string, sans ...string) (cert, key []byte) {
