@@ -248,9 +248,10 @@ func TestParseRunner(t *testing.T) {
 		"0::/kubepods/pod1a2b3c4d-1234-5678-9abc-def012345678/" + id + "\n": {kind: "pod", name: "1a2b3c4d-1234-5678-9abc-def012345678"},
 		"0::/user.slice/user-7.slice/user@7.service/app.slice/a.service\n":  {kind: "unit", name: "a.service", session: true},
 		"0::/user.slice/user-7.slice/user@7.service\n":                      {kind: "login session of user", name: "7", session: true},
-		"0::/\n": {kind: "no unit"},
-		"":       {kind: "no unit"},
-		"x":      {kind: "no unit"},
+		"0::/default/etcd\n": {kind: "control group", name: "/default/etcd"},
+		"0::/\n":             {kind: "no unit"},
+		"":                   {kind: "no unit"},
+		"x":                  {kind: "no unit"},
 	} {
 		if got := parseRunner(group, "7"); got != want {
 			t.Errorf("%q: %+v, want %+v", group, got, want)

@@ -232,5 +232,8 @@ func parseRunner(groups, user string) runner {
 			return runner{kind: "unit", name: elements[i], session: session}
 		}
 	}
-	return runner{kind: "no unit", session: session}
+	if group == "" || group == "/" {
+		return runner{kind: "no unit"}
+	}
+	return runner{kind: "control group", name: group, session: session}
 }

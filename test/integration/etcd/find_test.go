@@ -3,6 +3,7 @@
 package etcd_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -19,6 +20,7 @@ func TestFind(t *testing.T) {
 		{"replaced by an upgrade while it runs", replaced},
 		{"a root and a mount namespace of its own", ownRoot},
 		{"a network of its own", ownNetwork},
+		{"containers", containers},
 		{"the certificate names another address", otherAddress},
 		{"the certificate names nothing of this host", noAddress},
 		{"no client certificate", noClient},
@@ -100,6 +102,36 @@ func ownRoot(t *testing.T, n node) {
 	n.unit(t, "etcd.service", "RootDirectory=/srv/etcd/root\nMountAPIVFS=yes\nBindReadOnlyPaths=/srv/etcd/root/pki:/certs\nInaccessiblePaths=/pki\n"+
 		"ExecStart=/etcd --name=m1 --initial-cluster=m1=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380 --listen-peer-urls=http://127.0.0.1:2380 --data-dir=/data --listen-client-urls=https://127.0.0.1:2379 --advertise-client-urls=https://127.0.0.1:2379 --cert-file=/certs/server.crt --key-file=/certs/server.key --trusted-ca-file=/certs/ca.crt\n")
 	n.saves(t, "", "3.6")
+}
+
+// A real containerd's containers, one of them where kubelet has its pods.
+func containers(t *testing.T, n node) {
+	for _, name := range []string{"runc", "containerd"} {
+		debs, err := filepath.Glob(filepath.Join(n.repository, "debian/amd64", name+"_*.deb"))
+		if err != nil || len(debs) != 1 {
+			t.Fatalf("find the package %s: %v, %v", name, debs, err)
+		}
+		n.CopyIn(t, debs[0], "/srv/"+name+".deb")
+	}
+	n.Script(t, "dpkg -i /srv/runc.deb /srv/containerd.deb; systemctl start containerd; mkdir -p /srv/etcd/root/data; cp /srv/etcd36/etcd /srv/etcd/root/etcd")
+	p := n.pki(t, "/srv/etcd/pki", "ca.crt")
+	p.put("server.crt", "server.key", both, "127.0.0.1")
+	run := func(id, group, port, flags string) {
+		n.Script(t, "ctr run -d --rootfs --net-host --mount type=bind,src=/srv/etcd/pki,dst=/certs,options=rbind:ro --cgroup "+group+" --env ETCD_SECRET="+secret+
+			" /srv/etcd/root "+id+" /etcd --name=m1 --data-dir=/data/"+port+" --initial-cluster=m1=http://127.0.0.1:1"+port+" --initial-advertise-peer-urls=http://127.0.0.1:1"+port+
+			" --listen-peer-urls=http://127.0.0.1:1"+port+" --advertise-client-urls=http://127.0.0.1:"+port+" "+flags)
+		t.Cleanup(func() { n.Script(t, "ctr task kill -s KILL "+id+"; ctr task delete "+id+"; ctr container delete "+id) })
+	}
+	id := strings.Repeat("0123456789abcdef", 4)
+	run(id, "/docker/"+id, "2379", "--listen-client-urls=https://127.0.0.1:2379 --cert-file=/certs/server.crt --key-file=/certs/server.key --trusted-ca-file=/certs/ca.crt")
+	n.Wait(t, patience, "curl -s http://127.0.0.1:12379/version")
+	n.saves(t, "", "3.6")
+	n.Script(t, "rm -r "+backups)
+	events := strings.Repeat("fedcba9876543210", 4)
+	run(events, "/kubepods/burstable/pod01234567-89ab-cdef-0123-456789abcdef/"+events, "4002", "--listen-client-urls=http://127.0.0.1:4002")
+	n.Wait(t, patience, "curl -s http://127.0.0.1:14002/version")
+	n.refuses(t, "", "container 0123456789ab, at https://127.0.0.1:2379, data in /data/2379", "pod 01234567-89ab-cdef-0123-456789abcdef, at http://127.0.0.1:4002", "backup.endpoints")
+	n.saves(t, "endpoints: ['https://127.0.0.1:2379'],", "3.6")
 }
 
 // Nobody can reach it there but by its socket.

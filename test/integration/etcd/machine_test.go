@@ -23,14 +23,19 @@ import (
 
 const (
 	buildTimeout = 15 * time.Minute
-	checkout     = "../../.."
-	backups      = "/srv/backups"
+	// patience bounds every wait: in CI a VM runs beside the machine.
+	patience = time.Minute
+	checkout = "../../.."
+	backups  = "/srv/backups"
 	// secret is in the environment of every etcd, and must appear nowhere.
 	secret = "hunter2-is-the-token"
 )
 
 // node is a machine with the agent and both etcds.
-type node struct{ *nspawn.Machine }
+type node struct {
+	*nspawn.Machine
+	repository string
+}
 
 func start(t *testing.T) node {
 	t.Helper()
@@ -51,9 +56,10 @@ func start(t *testing.T) node {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s", err, out)
 	}
-	n := node{nspawn.Up(t, filepath.Join(path(lab.Rootfs), "rootfs"),
+	n := node{repository: path(lab.Repository)}
+	n.Machine = nspawn.Up(t, filepath.Join(path(lab.Rootfs), "rootfs"),
 		nspawn.Bind{Source: path(lab.Etcd), Target: "/srv/etcd36"},
-		nspawn.Bind{Source: filepath.Join(path(lab.Etcd34), "usr/bin"), Target: "/srv/etcd34"})}
+		nspawn.Bind{Source: filepath.Join(path(lab.Etcd34), "usr/bin"), Target: "/srv/etcd34"})
 	n.CopyIn(t, program, "/usr/bin/nodeagent")
 	n.Script(t, `ip address add 10.77.0.1/32 dev lo
 useradd --system --no-create-home etcd
