@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -79,7 +80,7 @@ func find(ctx context.Context, h *host.Host, choice Choice, here network) (Local
 	}
 	var ours, strangers []process
 	for _, p := range running {
-		if p.runs.session || p.apart && len(p.endpoints(ctx, here)) == 0 {
+		if p.runs.session || p.apart && !p.published(ctx, here, running) {
 			strangers = append(strangers, p)
 		} else {
 			ours = append(ours, p)
@@ -104,6 +105,19 @@ func find(ctx context.Context, h *host.Host, choice Choice, here network) (Local
 		return Local{}, err
 	}
 	return only.local(only.endpoints(ctx, here), choice, here), nil
+}
+
+// published says that p, which runs in a network of its own, can be reached at an address of this
+// host: one that a process of the host's own network serves is that one's, and theirs only has
+// the same figures.
+func (p process) published(ctx context.Context, here network, running []process) bool {
+	for _, endpoint := range p.endpoints(ctx, here) {
+		u := clientURLs(endpoint)[0]
+		if isUnix(u) || !slices.ContainsFunc(running, func(other process) bool { return !other.apart && other.serves(ctx, here, u) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // isStacked holds the only process against the static pod manifest. One that is none of it is an
