@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -219,17 +220,17 @@ func parseRunner(groups, user string) runner {
 	if id := podID.FindStringSubmatch(group); id != nil && strings.Contains(group, "kubepods") {
 		return runner{kind: "pod", name: strings.ReplaceAll(id[1], "_", "-")}
 	}
-	for i := len(elements) - 1; i >= 0; i-- {
-		if id := containerID.FindStringSubmatch(elements[i]); id != nil {
+	for _, element := range slices.Backward(elements) {
+		if id := containerID.FindStringSubmatch(element); id != nil {
 			return runner{kind: "container", name: id[1], session: session}
 		}
 	}
-	for i := len(elements) - 1; i >= 0; i-- {
+	for _, element := range slices.Backward(elements) {
 		switch {
-		case session && (strings.HasPrefix(elements[i], "session-") || strings.HasPrefix(elements[i], "user@")):
+		case session && (strings.HasPrefix(element, "session-") || strings.HasPrefix(element, "user@")):
 			return runner{kind: "login session of user", name: user, session: true}
-		case strings.HasSuffix(elements[i], ".service") || strings.HasSuffix(elements[i], ".scope"):
-			return runner{kind: "unit", name: elements[i], session: session}
+		case strings.HasSuffix(element, ".service") || strings.HasSuffix(element, ".scope"):
+			return runner{kind: "unit", name: element, session: session}
 		}
 	}
 	if group == "" || group == "/" {
