@@ -137,7 +137,7 @@ func TestFind(t *testing.T) {
 	}{
 		"flags, a unit of another name":    {procs: []proc{{args: securely}}, want: securelySeen},
 		"a link called etc":                {procs: []proc{{args: append([]string{"/opt/etc"}, securely[1:]...)}}, want: securelySeen},
-		"replaced by an upgrade":           {procs: []proc{{exe: "/usr/bin/etcd (deleted)", args: securely}}, want: securelySeen},
+		"replaced by an upgrade":           {procs: []proc{{exe: "/usr/bin/etcd (deleted)", args: append([]string{"etc"}, securely[1:]...)}}, want: securelySeen},
 		"a version in the name":            {procs: []proc{{exe: "/opt/etcd-v3.5.9", args: append([]string{"x"}, securely[1:]...)}}, want: securelySeen},
 		"by the name it was started by":    {procs: []proc{{exe: "/opt/app", args: securely}}, want: securelySeen},
 		"a child of a shell":               {procs: []proc{{exe: "/bin/dash", args: []string{"sh", "-c", "etcd"}}, {args: securely}}, want: strings.ReplaceAll(securelySeen, "100", "101")},

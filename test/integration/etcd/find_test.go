@@ -88,8 +88,8 @@ client-transport-security: {cert-file: pki/server.pem, key-file: pki/server-key.
 }
 
 func replaced(t *testing.T, n node) {
-	n.Script(t, "mkdir -p /opt/bin; cp /srv/etcd34/etcd /opt/bin/etcd")
-	n.unit(t, "etcd.service", "ExecStart=/bin/sh -c '/opt/bin/etcd --data-dir=/srv/etcd/m1; true'\nNotifyAccess=all\n")
+	n.Script(t, "mkdir -p /opt/bin; cp /srv/etcd34/etcd /opt/bin/etcd; ln -sf etcd /opt/bin/etc")
+	n.unit(t, "etcd.service", "ExecStart=/bin/sh -c '/opt/bin/etc --data-dir=/srv/etcd/m1; true'\nNotifyAccess=all\n")
 	n.Script(t, "cp /srv/etcd36/etcd /opt/bin/new; mv /opt/bin/new /opt/bin/etcd")
 	n.saves(t, "", "3.4")
 }
