@@ -149,7 +149,7 @@ func (n node) refuses(t *testing.T, config string, parts ...string) {
 			t.Errorf("it does not say %q:\n%s", part, out)
 		}
 	}
-	if left, err := n.TryScript("ls -A " + backups + "/*.db"); err == nil {
+	if left, err := n.TryScript("ls -A " + backups + "/*.db*"); err == nil {
 		t.Errorf("there is a backup: %s", left)
 	}
 }
