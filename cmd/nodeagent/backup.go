@@ -113,7 +113,7 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 	if change != nil {
 		change(&req)
 	}
-	err = withSource(ctx, m.host, func(source etcdbackup.Source) error {
+	err = withSource(ctx, m.host, m.cfg.Backup.Member(), func(source etcdbackup.Source) error {
 		report, err = etcdbackup.Save(ctx, source, m.stores(), req)
 		return err
 	})
@@ -122,12 +122,12 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 
 // withSource connects to this host's etcd member while do runs. Where there is no member the
 // error is etcd.ErrNoMember.
-func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) error) error {
-	local, err := etcd.FindLocal(h)
+func withSource(ctx context.Context, h *host.Host, choice etcd.Choice, do func(etcdbackup.Source) error) error {
+	local, err := etcd.Find(ctx, h, choice)
 	if err != nil {
 		return err
 	}
-	ca, err := fingerprint(h, local.CAFile)
+	ca, err := local.Authority(h)
 	if err != nil {
 		return err
 	}
@@ -135,21 +135,14 @@ func withSource(ctx context.Context, h *host.Host, do func(etcdbackup.Source) er
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(etcdbackup.FromClient(client, ca)), client.Close())
+	return errors.Join(do(etcdbackup.FromClient(client, fingerprint(ca))), client.Close())
 }
 
-// fingerprint is the sha256 of the first certificate of a file, in hexadecimal; "" of none.
-func fingerprint(h *host.Host, caFile string) (string, error) {
-	if caFile == "" {
-		return "", nil
-	}
-	data, err := h.ReadFile(caFile)
-	if err != nil {
-		return "", fmt.Errorf("read certificate authority: %w", err)
-	}
-	block, _ := pem.Decode(data)
+// fingerprint is the sha256 of the first certificate in a PEM file, in hexadecimal; "" of none.
+func fingerprint(authority []byte) string {
+	block, _ := pem.Decode(authority)
 	if block == nil {
-		return "", nil // dialing says what is wrong with it
+		return "" // dialing says what is wrong with it
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(block.Bytes)), nil
+	return fmt.Sprintf("%x", sha256.Sum256(block.Bytes))
 }

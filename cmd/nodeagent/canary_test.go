@@ -34,10 +34,11 @@ var secretKeys = []string{
 	"containerd.mirrors.endpoints.passwordFile", "containerd.mirrors.endpoints.usernameFile", "metrics.webConfigFile",
 	"kubeadm.clusterConfiguration", "kubeadm.initConfiguration", "kubeadm.kubeletConfiguration", "kubeadm.kubeProxyConfiguration",
 	// These are refused with a user in them, and the refusal is looked at.
-	"containerd.mirrors.endpoints.url", "containerd.proxy.http", "containerd.proxy.https", "packages.repository.url",
+	"containerd.mirrors.endpoints.url", "containerd.proxy.http", "containerd.proxy.https", "packages.repository.url", "backup.endpoints",
 }
 
 var harmlessKeys = []string{
+	"backup.caFile", "backup.certFile", "backup.keyFile", // paths: the key in the file is etcd's clients', not ours
 	"addons", "backup.compression", "backup.rate", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
 	"containerd.mirrors.registry", "containerd.proxy.noProxy", "drift.mode", "images.archives", "kernel.modules", "kernel.swap",
 	"kernel.sysctls.name", "kernel.sysctls.value", "kubeadm.certSANs", "kubeadm.controlPlaneEndpoint", "kubeadm.hardening.auditPolicyFile",
@@ -353,6 +354,8 @@ func TestComplaintsTellNoSecret(t *testing.T) {
 		"a mirror's, no scheme":  "containerd: {mirrors: [{registry: docker.io, endpoints: [{url: 'me:SECRET@m'}]}]}",
 		"a repository's":         "packages: {repository: {url: 'https://me:SECRET@r/'}}",
 		"a repository's, no URL": "packages: {repository: {url: 'https://me:SECRET@r r:x/'}}",
+		"etcd's":                 "backup: {endpoints: ['https://me:SECRET@e:2379']}",
+		"etcd's, no URL":         "backup: {endpoints: ['https://me:SECRET@e e:x']}",
 		"a repository's, ftp":    "packages: {repository: {url: 'ftp://me:SECRET@r/'}}",
 	} {
 		t.Run(name, func(t *testing.T) {

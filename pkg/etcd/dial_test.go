@@ -2,12 +2,14 @@ package etcd_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,21 +75,9 @@ func TestFindLocal(t *testing.T) {
 		t.Errorf("without a manifest: %v, want ErrNoMember and fs.ErrNotExist", err)
 	}
 	write(t, h, etcd.Manifest, etcdtest.Manifest("https", "2379"))
-	want := etcd.Local{
-		Name: "cp1", DataDir: "/var/lib/etcd", Endpoint: "https://127.0.0.1:2379",
-		CAFile: etcdtest.PKI + "/ca.crt", CertFile: etcdtest.PKI + "/server.crt", KeyFile: etcdtest.PKI + "/server.key",
-	}
-	if got := find(t, h); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	write(t, h, etcdtest.PKI+"/healthcheck-client.crt", nil)
-	if got := find(t, h); got != want {
-		t.Errorf("a client certificate without its key is used: %+v", got)
-	}
-	write(t, h, etcdtest.PKI+"/healthcheck-client.key", nil)
-	want.CertFile, want.KeyFile = etcdtest.PKI+"/healthcheck-client.crt", etcdtest.PKI+"/healthcheck-client.key"
-	if got := find(t, h); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	l := find(t, h)
+	if l.Name != "cp1" || l.DataDir != "/var/lib/etcd" || !slices.Equal(l.Endpoints, []string{"https://127.0.0.1:2379"}) || !l.Stacked {
+		t.Errorf("found %+v", l)
 	}
 }
 
@@ -117,56 +107,138 @@ func TestDial(t *testing.T) {
 		t.Fatal("with the server pair:", err)
 	}
 
-	// Each dial reads the files anew: a client certificate that etcd does not trust is used
-	// as soon as it is there, and so is the next one.
+	// Each dial reads the files anew: a client certificate that etcd does not trust gives way
+	// to the next, and so does one whose key is another's.
 	ca := etcdtest.NewCA()
 	cert, key := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.crt", cert)
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", key)
-	wantError(t, dial(t, h), "remote error: tls: ")
+	if err := dial(t, h); err != nil {
+		t.Fatal("with the server pair after a stranger's:", err)
+	}
 	_, otherKey := ca.Issue("stranger")
 	write(t, h, etcdtest.PKI+"/healthcheck-client.key", otherKey)
-	wantError(t, dial(t, h), "private key does not match")
-	if err := h.Remove(etcdtest.PKI + "/healthcheck-client.key"); err != nil {
+	if err := dial(t, h); err != nil {
+		t.Fatal("with the server pair after half a pair:", err)
+	}
+}
+
+// Where no client certificate does, the error names each and says why.
+func TestDialWithoutClientCertificate(t *testing.T) {
+	h := host.New(t.TempDir())
+	ca := etcdtest.NewCA()
+	if err := etcdtest.WritePKI(h, ca, "127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := dial(t, h); err != nil {
-		t.Fatal("with the server pair again:", err)
+	cert, key := ca.IssueFor([]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, "cp1", "127.0.0.1")
+	write(t, h, etcdtest.PKI+"/server.crt", cert)
+	write(t, h, etcdtest.PKI+"/server.key", key)
+	cert, key = etcdtest.NewCA().Issue("stranger")
+	write(t, h, etcdtest.PKI+"/healthcheck-client.crt", cert)
+	write(t, h, etcdtest.PKI+"/healthcheck-client.key", key)
+	m, err := etcdtest.Run(h, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	err = dial(t, h)
+	for _, part := range []string{
+		"no client certificate that etcd takes: " + etcdtest.PKI + "/healthcheck-client.crt: etcd refuses the client: remote error: tls: ",
+		etcdtest.PKI + "/server.crt is not for clients", "set backup.certFile and backup.keyFile",
+	} {
+		wantError(t, err, part)
+	}
+
+	// What is configured is used and nothing else, and what cannot be read is named.
+	configured := etcd.Choice{CertFile: "/mine.crt", KeyFile: "/mine.key"}
+	try := func() error {
+		l, err := etcd.Find(t.Context(), h, configured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := l.Dial(t.Context(), h)
+		if err == nil {
+			err = client.Close()
+		}
+		return err
+	}
+	wantError(t, try(), "/mine.crt: no such file or directory")
+	cert, key = ca.Issue("mine")
+	write(t, h, "/mine.crt", cert)
+	wantError(t, try(), "/mine.key: no such file or directory")
+	write(t, h, "/mine.key", key)
+	if err := try(); err != nil {
+		t.Error("with the pair that is configured:", err)
 	}
 }
 
 func TestDialVerifiesTheServer(t *testing.T) {
 	m := start(t)
 	h := m.Host
-	l := find(t, h)
 
 	// etcd reads its own pair at every handshake, so that the server's names can be changed
 	// under it.
-	ca, err := h.ReadFile(l.CAFile)
+	ca, err := h.ReadFile(etcdtest.PKI + "/ca.crt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, h, l.CAFile, []byte("no PEM"))
-	wantError(t, dial(t, h), "no certificate in "+l.CAFile)
-	if err := h.Remove(l.CAFile); err != nil {
+	write(t, h, etcdtest.PKI+"/ca.crt", []byte("no PEM"))
+	wantError(t, dial(t, h), "no certificate in "+etcdtest.PKI+"/ca.crt")
+	if err := h.Remove(etcdtest.PKI + "/ca.crt"); err != nil {
 		t.Fatal(err)
 	}
 	if err := dial(t, h); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a CA file: %v, want fs.ErrNotExist", err)
 	}
-	write(t, h, l.CAFile, ca)
+	write(t, h, etcdtest.PKI+"/ca.crt", ca)
 
 	other := etcdtest.NewCA()
 	if err := etcdtest.WritePKI(h, other, "127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}
-	write(t, h, l.CAFile, ca)
-	wantError(t, dial(t, h), "unknown authority")
+	write(t, h, etcdtest.PKI+"/ca.crt", ca)
+	wantError(t, dial(t, h), "name the authority of etcd's certificate in backup.caFile")
 
-	if err := etcdtest.WritePKI(h, other, "192.0.2.10"); err != nil {
+	if err := etcdtest.WritePKI(h, other, "192.0.2.10", "elsewhere.invalid"); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, dial(t, h), "not 127.0.0.1")
+	err = dial(t, h)
+	var names *etcd.NamesError
+	if !errors.As(err, &names) || names.Dialed != "127.0.0.1" || !slices.Equal(names.Names, []string{"elsewhere.invalid", "192.0.2.10"}) {
+		t.Errorf("error %v, want a NamesError with what the certificate names", err)
+	}
+	wantError(t, err, "backup.endpoints")
+}
+
+// Another name of this host's that the certificate has is used instead of the first.
+func TestDialByAnotherName(t *testing.T) {
+	h := host.New(t.TempDir())
+	if err := etcdtest.WritePKI(h, etcdtest.NewCA(), "localhost", "vip.invalid"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := etcdtest.Run(h, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	client, err := find(t, h).Dial(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := client.Endpoints(); !slices.Equal(got, []string{"https://localhost:" + m.Port}) {
+		t.Errorf("connected to %v", got)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDialPlain(t *testing.T) {
@@ -198,7 +270,7 @@ func TestDialNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := host.New(t.TempDir())
-	l := etcd.Local{Endpoint: "http://" + listener.Addr().String()}
+	l := etcd.Local{Endpoints: []string{"http://" + listener.Addr().String()}}
 
 	// Connections are taken and never answered.
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -211,5 +283,5 @@ func TestDialNobody(t *testing.T) {
 	}
 	_, err = l.Dial(t.Context(), h)
 	wantError(t, err, "connection refused")
-	wantError(t, err, fmt.Sprintf("dial etcd at %s", l.Endpoint))
+	wantError(t, err, fmt.Sprintf("dial etcd at %s", l.Endpoints[0]))
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/etcd"
 )
 
 // Config is the section `backup`.
@@ -19,6 +21,16 @@ type Config struct {
 	Jitter time.Duration `yaml:"jitter"`
 	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
 	TimeZone string `yaml:"timeZone"`
+	// Endpoints are client URLs of etcd, as in https://192.0.2.10:2379, for a host on which the
+	// member is not found or cannot be told from others. The one that is an address of this host
+	// is used, so that every host may be given the same list.
+	Endpoints []string `yaml:"endpoints"`
+	// CAFile verifies etcd's certificate, where etcd's own settings do not say what does.
+	CAFile string `yaml:"caFile"`
+	// CertFile is the client certificate to use, instead of one that is found.
+	CertFile string `yaml:"certFile"`
+	// KeyFile is the key of CertFile.
+	KeyFile string `yaml:"keyFile"`
 	// Compression is how backups are compressed: zstd, or none.
 	Compression string `yaml:"compression"`
 	// Recipients are the age public keys (age1…, or age1pq1… for post-quantum ones) that backups
@@ -87,6 +99,9 @@ func (c Config) Validate() error {
 	} else if c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("interval: %s is shorter than one second", c.Interval))
 	}
+	if err := c.Member().Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Compression != Zstd && c.Compression != Uncompressed {
 		errs = append(errs, fmt.Errorf("compression: %q is neither %s nor %s", c.Compression, Zstd, Uncompressed))
 	}
@@ -136,4 +151,9 @@ func (s StoreConfig) validate() error {
 		return errors.New(".file.dir: / cannot be a store")
 	}
 	return nil
+}
+
+// Member is what c says about where etcd is.
+func (c Config) Member() etcd.Choice {
+	return etcd.Choice{Endpoints: c.Endpoints, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile}
 }

@@ -19,7 +19,8 @@ func artefacts() []artefact {
 		proxyBase(),
 		images(),
 		labnet(),
-		prometheus(),
+		unpacked("prometheus", prometheusNames),
+		unpacked("etcd34", "etcd-server"),
 		rootfs(),
 		vmImage(),
 	}

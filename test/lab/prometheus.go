@@ -16,10 +16,14 @@ const prometheusNames = "prometheus prometheus-node-exporter nginx"
 // in usr/sbin: Debian's packages, unpacked and not installed, so that no service is started.
 func Prometheus(ctx context.Context) (string, error) { return Build(ctx, "prometheus") }
 
-func prometheus() artefact {
+// Etcd34 is a tree with Debian's etcd 3.4 at usr/bin/etcd, as clusters had it before kubeadm 1.22.
+func Etcd34(ctx context.Context) (string, error) { return Build(ctx, "etcd34") }
+
+// unpacked is a tree with Debian's packages of the given names.
+func unpacked(name, packages string) artefact {
 	return artefact{
-		name:   "prometheus",
-		inputs: func(_ *lab, w io.Writer) error { _, err := fmt.Fprintln(w, release, prometheusNames); return err },
+		name:   name,
+		inputs: func(_ *lab, w io.Writer) error { _, err := fmt.Fprintln(w, release, packages); return err },
 		make: func(ctx context.Context, l *lab, dir string, _ map[string]string) error {
 			scratch, err := os.MkdirTemp(l.cache, ".apt-")
 			if err != nil {
@@ -28,7 +32,7 @@ func prometheus() artefact {
 			defer os.RemoveAll(scratch)
 			err = l.debian(ctx, filepath.Join(scratch, "rootfs"), []string{
 				"--mode=root", "--variant=custom", "--skip=check/empty",
-				fmt.Sprintf("--extract-hook=cd '%s' && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -o APT::Sandbox::User=root download %s", scratch, prometheusNames),
+				fmt.Sprintf("--extract-hook=cd '%s' && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -o APT::Sandbox::User=root download %s", scratch, packages),
 			})
 			if err != nil {
 				return err
@@ -37,7 +41,7 @@ func prometheus() artefact {
 			if err != nil {
 				return err
 			}
-			if want := len(strings.Fields(prometheusNames)); len(debs) != want {
+			if want := len(strings.Fields(packages)); len(debs) != want {
 				return fmt.Errorf("apt has fetched %d packages, not %d", len(debs), want)
 			}
 			for _, deb := range debs {

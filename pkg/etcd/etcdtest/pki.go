@@ -33,19 +33,30 @@ func NewCA() CA {
 	return CA{cert: must(x509.ParseCertificate(der)), key: key, pem: encode("CERTIFICATE", der)}
 }
 
+// PEM is its certificate.
+func (ca CA) PEM() []byte { return ca.pem }
+
 // Issue returns a pair, as PEM, for the given names and addresses; one without names is for
 // clients only.
 func (ca CA) Issue(commonName string, sans ...string) (cert, key []byte) {
+	usages := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if len(sans) > 0 {
+		usages = append(usages, x509.ExtKeyUsageServerAuth)
+	}
+	return ca.IssueFor(usages, commonName, sans...)
+}
+
+// IssueFor is Issue for the given usages alone; none of them leaves the extension out.
+func (ca CA) IssueFor(usages []x509.ExtKeyUsage, commonName string, sans ...string) (cert, key []byte) {
 	template := template(commonName)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	template.ExtKeyUsage = usages
 	for _, san := range sans {
 		if ip := net.ParseIP(san); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
 			template.DNSNames = append(template.DNSNames, san)
 		}
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
 	private := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	der := must(x509.CreateCertificate(rand.Reader, template, ca.cert, private.Public(), ca.key))
