@@ -87,7 +87,7 @@ func (h *Host) WriteInHome(u User, dir, name string, data []byte, perm fs.FileMo
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, errors.Join(h.asSeen(err, path), gone(root.Remove(draft))))
 	}
-	return syncRoot(root)
+	return SyncDir(root)
 }
 
 // RemoveInHome removes dir/name in a user's home directory, durably. One that is not there is
@@ -101,7 +101,7 @@ func (h *Host) RemoveInHome(u User, dir, name string) (err error) {
 	if err := gone(root.Remove(name)); err != nil {
 		return h.asSeen(err, filepath.Join(u.Home, dir, name))
 	}
-	return syncRoot(root)
+	return SyncDir(root)
 }
 
 // gone is err unless it says that there is nothing.
@@ -110,14 +110,6 @@ func gone(err error) error {
 		return nil
 	}
 	return err
-}
-
-func syncRoot(root *os.Root) error {
-	d, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // openInHome opens a directory in a user's home, which is made if it is to be. What it returns is
@@ -131,7 +123,7 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 	path := filepath.Join(u.Home, dir)
 	if create {
 		if err := home.Mkdir(dir, 0o700); err == nil {
-			err = syncRoot(home)
+			err = SyncDir(home)
 			if err != nil {
 				return nil, h.asSeen(err, path)
 			}
