@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -131,7 +132,7 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 			return nil, h.asSeen(err, path)
 		}
 	}
-	root, err := home.OpenRoot(dir)
+	root, err := openSub(home, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, h.asSeen(err, path)
 	}
@@ -142,6 +143,17 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 		return nil, errors.Join(fmt.Errorf("%s %w", path, err), root.Close())
 	}
 	return root, nil
+}
+
+// openSub opens a directory in an open one. os.Root's own way opens whatever lies there, and a pipe
+// that the user has put there would hold us up for ever.
+func openSub(dir *os.Root, name string) (*os.Root, error) {
+	d, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close() }() // read only
+	return os.OpenRoot("/proc/self/fd/" + strconv.FormatUint(uint64(d.Fd()), 10))
 }
 
 // ownDirectory says whether the user owns a directory that is open. One of root's with nothing
