@@ -152,7 +152,7 @@ func attack(t *testing.T, w writer, at string, plant func(at, precious string) e
 	for _, step := range []func() error{
 		func() error { return os.MkdirAll(filepath.Dir(inside), 0o755) },
 		func() error { return os.MkdirAll(filepath.Dir(real), 0o755) },
-		func() error { return moveOrMake(real, precious) },
+		func() error { return moveOrMake(real, precious, leads(w, at)) },
 		func() error { return os.CopyFS(filepath.Dir(inside), os.DirFS(filepath.Dir(precious))) },
 		func() error { return plant(real, precious) },
 	} {
@@ -167,10 +167,18 @@ func attack(t *testing.T, w writer, at string, plant func(at, precious string) e
 	}
 }
 
-// moveOrMake makes precious of what is at a path, or a file if that is nothing.
-func moveOrMake(real, precious string) error {
+// leads says whether a path is a directory on the way to one that is written.
+func leads(w writer, at string) bool {
+	return slices.ContainsFunc(w.paths, func(path string) bool { return strings.HasPrefix(path, at+"/") })
+}
+
+// moveOrMake makes precious of what is at a path, or if that is nothing a directory or a file.
+func moveOrMake(real, precious string, dir bool) error {
 	err := os.Rename(real, precious)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && dir:
+		return os.Mkdir(precious, 0o755)
+	case errors.Is(err, fs.ErrNotExist):
 		return os.WriteFile(precious, []byte("precious"), 0o644)
 	}
 	return err
