@@ -22,8 +22,9 @@ const (
 	daemonWait = 30 * time.Second
 )
 
-// What the daemon writes is attacked like what commands write: its mark, state, locks and
-// textfile, the backups of its job; what its bootstrap makes is what apply makes. A daemon does not end, so that its
+// What the daemon writes is attacked like what commands write: its state, locks and textfile,
+// the backups of its job. What its bootstrap makes is what apply makes; its marks, which an image
+// that is no running machine does not get, are attacked in pkg/agent. A daemon does not end, so that its
 // paths are those that differ afterwards, with the names that their drafts have.
 func TestDaemonLinks(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -39,8 +40,8 @@ func TestDaemonLinks(t *testing.T) {
 		"fresh host": {
 			func(t *testing.T) machine { return configured(newMachine(t, "bare", ""), "role: worker\n") },
 			regexp.MustCompile(`bootstrap (complete|failed|not begun)`),
-			[]string{"/var/lib/nodeagent/bootstrapping", "/var/lib/nodeagent/.bootstrapping.nodeagent", "/var/lib/nodeagent/state.json",
-				"/var/lib/nodeagent/.state.json.nodeagent", "/run/nodeagent/host.lock", "/run/nodeagent/state.lock", textfile},
+			[]string{"/var/lib/nodeagent/state.json", "/var/lib/nodeagent/.state.json.nodeagent",
+				"/run/nodeagent/host.lock", "/run/nodeagent/state.lock", textfile},
 		},
 		"adopted host": {
 			func(t *testing.T) machine {
@@ -75,7 +76,7 @@ func TestDaemonLinks(t *testing.T) {
 			}
 			for _, path := range slices.Sorted(maps.Keys(paths)) {
 				steps := !strings.HasPrefix(path, "/var") && !strings.HasPrefix(path, "/run") // as apply makes them, in TestLinks
-				if !steps && !strings.HasPrefix(path, backups+"/") { // those have other names each time: pkg/etcdbackup/file
+				if !steps && !strings.HasPrefix(path, backups+"/") {                          // those have other names each time: pkg/etcdbackup/file
 					attackPath(t, whole, path, test.fresh, command)
 				}
 			}
