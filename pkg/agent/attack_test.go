@@ -9,7 +9,7 @@ import (
 )
 
 // The marks and the state are written where no other user's link leads.
-func TestStateIsNotLedElsewhere(t *testing.T) {
+func TestLinks(t *testing.T) {
 	paths := steptest.Attack(t, func(t *testing.T) (string, func() error) {
 		h := tree(t, map[string]string{"/etc/machine-id": thisMachine + "\n"})
 		return h.Root, func() error {

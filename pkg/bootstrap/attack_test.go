@@ -10,7 +10,7 @@ import (
 
 // What the steps write that need a running machine, and so are not in test/crash: each path is
 // attacked with links.
-func TestStepsAreNotLedElsewhere(t *testing.T) {
+func TestLinks(t *testing.T) {
 	for name, fresh := range map[string]func(t *testing.T) (*host.Host, []step.Step){
 		"kubeadm's phases": func(t *testing.T) (*host.Host, []step.Step) {
 			l := newLab(t)

@@ -9,7 +9,7 @@ import (
 )
 
 // What these steps write on a running machine leads nowhere by another user's link.
-func TestStepsAreNotLedElsewhere(t *testing.T) {
+func TestLinks(t *testing.T) {
 	for name, fresh := range map[string]func(t *testing.T) (*host.Host, step.Step){
 		"swap": func(t *testing.T) (*host.Host, step.Step) {
 			h := machine(t, map[string]string{
