@@ -75,8 +75,8 @@ func me() User { return User{Name: "u", UID: os.Geteuid(), GID: os.Getegid(), Ho
 func TestEveryWriterIsAttacked(t *testing.T) {
 	methods := map[string]bool{}
 	typ := reflect.TypeFor[*Host]()
-	for i := range typ.NumMethod() {
-		name := typ.Method(i).Name
+	for method := range typ.Methods() {
+		name := method.Name
 		methods[name] = true
 		_, attacked := writers[name]
 		if _, is := others[name]; is == attacked {

@@ -118,7 +118,7 @@ func attack(root, elsewhere string, write func() error, path string, isDir, fore
 	refused := write()
 	for i, at := range both {
 		if err := before[i].unchanged(at); err != nil {
-			return fmt.Errorf("behind a link at /%s: %w\nit ended with: %v", path, err, refused)
+			return fmt.Errorf("behind a link at /%s: %w\nit ended with: %s", path, err, fmt.Sprint(refused))
 		}
 	}
 	return nil
