@@ -49,6 +49,13 @@ var writers = map[string]writer{
 			try(t, errors.Join(dir.WriteFile("file", []byte("ours"), 0o600), dir.Close()))
 		}
 	}},
+	"ScratchFile": {[]string{"/etc/agent/new"}, func(t *testing.T, h *Host) {
+		f, err := h.ScratchFile("/etc/agent/new")
+		if try(t, err); err == nil {
+			_, err = f.WriteString("ours")
+			try(t, errors.Join(err, f.Close()))
+		}
+	}},
 	"TryLock": {[]string{lockDir + "/host.lock"}, func(t *testing.T, h *Host) {
 		unlock, err := h.TryLock(LockHost, "attack")
 		if try(t, err); err == nil {
