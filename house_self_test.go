@@ -47,6 +47,19 @@ func TestRulesFindBreaches(t *testing.T) {
 		{"no package state", "pkg/host/x.go", "package host\n//go:embed x.html\nvar page string", ""},
 		{"no package named after nothing", "pkg/util/x.go", "package util", "named after nothing"},
 		{"no package named after nothing", "pkg/host/x.go", "package host", ""},
+		{"files are written by pkg/host", "pkg/kernel/x.go", "package kernel\nimport \"os\"\nvar _ = os.WriteFile", "pkg/kernel/x.go:3: os.WriteFile: files are written by pkg/host"},
+		{"files are written by pkg/host", "cmd/nodeagent/x.go", "package main\nimport \"os\"\nfunc f() { os.CreateTemp(\"\", \"\") }", "os.CreateTemp"},
+		{"files are written by pkg/host", "pkg/certs/x.go", "package certs\nimport my \"os\"\nfunc f() { my.MkdirAll(\"\", 0) }", "my.MkdirAll"},
+		{"files are written by pkg/host", "pkg/certs/x.go", "package certs\nimport . \"os\"", "without its name"},
+		{"files are written by pkg/host", "pkg/certs/x.go", "package certs\nimport \"golang.org/x/sys/unix\"\nfunc f() { unix.Unlinkat(0, \"\", 0) }", "unix.Unlinkat"},
+		{"files are written by pkg/host", "pkg/agent/x.go", "package agent\nimport \"syscall\"\nfunc f() { syscall.Open(\"\", 0, 0) }", "syscall.Open"},
+		{"files are written by pkg/host", "pkg/certs/x.go", "package certs\nimport \"go.etcd.io/bbolt\"\nfunc f() { bbolt.Open(\"\", 0, nil) }", "bbolt.Open"},
+		{"files are written by pkg/host", "pkg/etcdbackup/file/x.go", "package file\nimport \"os\"\nfunc f(d *os.Root) { d.Mkdir(\"\", 0) }", ""},
+		{"files are written by pkg/host", "pkg/etcdbackup/file/x.go", "package file\nimport \"os\"\nfunc f() { os.Rename(\"\", \"\") }", "os.Rename"},
+		{"files are written by pkg/host", "pkg/etcdbackup/inspect.go", "package etcdbackup\nimport \"go.etcd.io/bbolt\"\nfunc f() { bbolt.Open(\"\", 0, nil) }", ""},
+		{"files are written by pkg/host", "pkg/kernel/x.go", "package kernel\nimport \"os\"\nfunc f() { os.ReadFile(\"\"); os.Open(\"\"); os.Getpid() }", ""},
+		{"files are written by pkg/host", "pkg/host/x.go", "package host\nimport \"os\"\nvar _ = os.WriteFile", ""},
+		{"files are written by pkg/host", "test/demo/x.go", "package main\nimport \"os\"\nvar _ = os.WriteFile", ""},
 	}
 	tested := map[string]bool{}
 	for _, test := range tests {

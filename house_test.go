@@ -104,6 +104,7 @@ var rules = map[string]rule{
 	"no file over 400 lines":           eachFile(notTooLong),
 	"no package state":                 noState,
 	"no package named after nothing":   eachFile(namedAfterSomething),
+	"files are written by pkg/host":    eachFile(writesInHost),
 }
 
 func eachFile(check func(source) []string) rule {

@@ -2,21 +2,75 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
 	"github.com/prometheus/exporter-toolkit/web"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
-// CheckWebConfig says what is wrong with an exporter-toolkit file, the certificates that it names
-// included. The error names the file, and quotes none of its values.
+// CheckWebConfig says what is wrong with an exporter-toolkit file, a real path: with what is in it,
+// and with the files that it names. The key has to be one that a secret may lie in, and the
+// certificates none that somebody else has put there. The error names the file, and quotes none of
+// its values but for those paths.
 func CheckWebConfig(path string) error {
 	if err := web.Validate(path); err != nil {
 		return fmt.Errorf("%s: %s", path, withoutValues(err.Error()))
 	}
+	if path == "" {
+		return nil
+	}
+	if err := checkNamed(path); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	return nil
+}
+
+// checkNamed looks at the files that an exporter-toolkit file names; a relative name is of its
+// directory.
+func checkNamed(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var named struct {
+		TLS struct {
+			Key         string `yaml:"key_file"`
+			Certificate string `yaml:"cert_file"`
+			Clients     string `yaml:"client_ca_file"`
+		} `yaml:"tls_server_config"`
+	}
+	if err := yaml.Unmarshal(text, &named); err != nil {
+		return errors.New(withoutValues(err.Error()))
+	}
+	machine := host.New("/") // these paths are real ones, as the server reads them
+	var errs []error
+	for _, file := range []struct {
+		key, name string
+		check     func(string) error
+	}{
+		{"key_file", named.TLS.Key, machine.CheckSecret},
+		{"cert_file", named.TLS.Certificate, machine.CheckTrusted},
+		{"client_ca_file", named.TLS.Clients, machine.CheckTrusted},
+	} {
+		if file.name == "" {
+			continue
+		}
+		if !filepath.IsAbs(file.name) {
+			file.name = filepath.Join(filepath.Dir(path), file.name)
+		}
+		if err := file.check(file.name); err != nil {
+			errs = append(errs, fmt.Errorf("tls_server_config.%s: %w", file.key, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // quoted is what YAML's complaints quote of a file, from the first quotation mark to the last:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/http"
 	"os"
@@ -129,6 +130,46 @@ func TestRenewedOnDisk(t *testing.T) {
 	webConfig(t, config, serverPair+"basic_auth_users:\n  prometheus: "+hash+"\n")
 	if code, _, _ := get(t, client(""), url, "", ""); code != 401 {
 		t.Errorf("with a password asked for: %d", code)
+	}
+}
+
+// The key that web.yaml names is a secret as web.yaml is, and nobody else has put the certificates
+// there: else they would choose who is let in.
+func TestFilesOfWebConfigAreHeldToTheRule(t *testing.T) {
+	const clients = serverPair + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: etc/kubernetes/pki/ca.crt\n"
+	for name, test := range map[string]struct {
+		spoil func(root, pki string) error
+		want  string // "" for what is fine
+	}{
+		"as they should be": {func(_, _ string) error { return nil }, ""},
+		"key for its group": {func(_, pki string) error { return os.Chmod(pki+"/apiserver.key", 0o640) },
+			"tls_server_config.key_file: PKI/apiserver.key is not safe to go by: others can read or write it (mode 0640); chmod 0600 PKI/apiserver.key"},
+		"key that is read only": {func(_, pki string) error { return os.Chmod(pki+"/apiserver.key", 0o400) }, ""},
+		"certificate that others can write": {func(_, pki string) error { return os.Chmod(pki+"/apiserver.crt", 0o666) },
+			"tls_server_config.cert_file: PKI/apiserver.crt is not safe to go by: others can write it"},
+		"authority that others can write": {func(_, pki string) error { return os.Chmod(pki+"/ca.crt", 0o666) },
+			"tls_server_config.client_ca_file: PKI/ca.crt is not safe to go by: others can write it"},
+		"directory that others can write": {func(_, pki string) error { return os.Chmod(pki, 0o777) },
+			"tls_server_config.key_file: directory PKI is not safe to go by: others can replace what lies in it"},
+		"link in one": {func(root, pki string) error {
+			return errors.Join(os.Rename(pki, root+"/pki"), os.Symlink(root+"/pki", pki), os.Chmod(filepath.Dir(pki), 0o777))
+		}, "etc/kubernetes is not safe to go by: others can replace what lies in it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			dir, _ := pki(t, root)
+			config := webConfig(t, filepath.Join(root, "web.yaml"), clients)
+			if err := test.spoil(root, dir); err != nil {
+				t.Fatal(err)
+			}
+			err := CheckWebConfig(config)
+			if test.want == "" && err != nil {
+				t.Error(err)
+			}
+			if want := strings.ReplaceAll(test.want, "PKI", dir); test.want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		})
 	}
 }
 

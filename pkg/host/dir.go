@@ -26,6 +26,43 @@ type way struct {
 	links int
 }
 
+// OpenDir opens a directory below Root, for a caller that changes more in it than one file: from
+// then on nobody can put another in its place. The way to it is gone along as MkdirAll goes it: a
+// link that another user has made or could replace is ErrForeignLink. What is missing is made with
+// mode create, or is fs.ErrNotExist if that is 0. The caller closes it.
+func (h *Host) OpenDir(path string, create fs.FileMode) (*os.Root, error) {
+	dir, err := h.openDir(path, create)
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", path, err)
+	}
+	return dir, nil
+}
+
+// OpenIn opens a regular file in an open directory for reading. A link, a pipe or whatever else lies
+// there is an error; one that is not there is fs.ErrNotExist.
+func OpenIn(dir *os.Root, name string) (*os.File, error) {
+	info, err := dir.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return nil, fmt.Errorf("open %s: %w", name, ErrSymlink)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("open %s: is not a regular file", name)
+	}
+	return openThere(dir, name, info)
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // openDir opens a directory below Root to change something in it. A link that leads to it is
 // followed within Root if it and the directory that it lies in are root's or this process's user's
 // alone; any other is ErrForeignLink. What is missing is made with mode create, or is
@@ -93,7 +130,7 @@ func (w *way) follow(path string, create fs.FileMode) error {
 func (w *way) enter(name string, create fs.FileMode) error {
 	info, err := w.at().Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) && create != 0 {
-		if err = errors.Join(makeDirectory(w.at(), name, create), syncRoot(w.at())); err != nil {
+		if err = errors.Join(makeDirectory(w.at(), name, create), SyncDir(w.at())); err != nil {
 			return &fs.PathError{Op: making, Path: w.seen(name), Err: cause(err)}
 		}
 		info, err = w.at().Lstat(name)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -87,7 +88,7 @@ func (h *Host) WriteInHome(u User, dir, name string, data []byte, perm fs.FileMo
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, errors.Join(h.asSeen(err, path), gone(root.Remove(draft))))
 	}
-	return syncRoot(root)
+	return SyncDir(root)
 }
 
 // RemoveInHome removes dir/name in a user's home directory, durably. One that is not there is
@@ -101,7 +102,7 @@ func (h *Host) RemoveInHome(u User, dir, name string) (err error) {
 	if err := gone(root.Remove(name)); err != nil {
 		return h.asSeen(err, filepath.Join(u.Home, dir, name))
 	}
-	return syncRoot(root)
+	return SyncDir(root)
 }
 
 // gone is err unless it says that there is nothing.
@@ -110,14 +111,6 @@ func gone(err error) error {
 		return nil
 	}
 	return err
-}
-
-func syncRoot(root *os.Root) error {
-	d, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // openInHome opens a directory in a user's home, which is made if it is to be. What it returns is
@@ -131,7 +124,7 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 	path := filepath.Join(u.Home, dir)
 	if create {
 		if err := home.Mkdir(dir, 0o700); err == nil {
-			err = syncRoot(home)
+			err = SyncDir(home)
 			if err != nil {
 				return nil, h.asSeen(err, path)
 			}
@@ -139,7 +132,7 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 			return nil, h.asSeen(err, path)
 		}
 	}
-	root, err := home.OpenRoot(dir)
+	root, err := openSub(home, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, h.asSeen(err, path)
 	}
@@ -150,6 +143,17 @@ func (h *Host) openInHome(u User, dir string, create bool) (*os.Root, error) {
 		return nil, errors.Join(fmt.Errorf("%s %w", path, err), root.Close())
 	}
 	return root, nil
+}
+
+// openSub opens a directory in an open one. os.Root's own way opens whatever lies there, and a pipe
+// that the user has put there would hold us up for ever.
+func openSub(dir *os.Root, name string) (*os.Root, error) {
+	d, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close() }() // read only
+	return os.OpenRoot("/proc/self/fd/" + strconv.FormatUint(uint64(d.Fd()), 10))
 }
 
 // ownDirectory says whether the user owns a directory that is open. One of root's with nothing

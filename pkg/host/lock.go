@@ -53,6 +53,9 @@ func (h *Host) TryLock(name, purpose string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("take lock %q: %w", name, h.asSeen(err, file))
 	}
+	if err := onlyName(dir, base, f); err != nil { // who holds it is written into it
+		return nil, fmt.Errorf("take lock %q: %s %w", name, file, errors.Join(err, f.Close()))
+	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, readErr := dir.ReadFile(base)
 		closeErr := f.Close()

@@ -62,7 +62,7 @@ func replace(dir *os.Root, name string, data []byte, perm fs.FileMode, old fs.Fi
 	if err := dir.Rename(draftName(name), name); err != nil {
 		return errors.Join(err, dir.Remove(draftName(name)))
 	}
-	return syncRoot(dir)
+	return SyncDir(dir)
 }
 
 // fill gives a draft its owner, its mode and its content, durably.
@@ -88,18 +88,6 @@ func keepOwner(f *os.File, old *syscall.Stat_t) error {
 		return nil
 	}
 	return f.Chown(int(old.Uid), int(old.Gid))
-}
-
-// SyncDir makes the names in a directory (a real path, not one below Root) durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
-		return errors.Join(err, d.Close())
-	}
-	return d.Close()
 }
 
 // WriteKernel writes value to a file of /proc or /sys, in place. It never creates one.
@@ -136,7 +124,7 @@ func (h *Host) Symlink(target, path string) error {
 	if err := makeLink(dir, target, name, err == nil); err != nil {
 		return fmt.Errorf("link %s: %w", path, h.asSeen(err, path))
 	}
-	return syncRoot(dir)
+	return SyncDir(dir)
 }
 
 // MkdirAll makes a directory and those above it, with mode perm whatever the umask is for
@@ -206,7 +194,7 @@ func (h *Host) remove(path string, remove func(dir *os.Root, name string) error)
 	if err := remove(dir, name); err != nil {
 		return gone(h.asSeen(err, path))
 	}
-	return syncRoot(dir)
+	return SyncDir(dir)
 }
 
 // originals is where a user's file is kept as it was before the agent's first change to it.

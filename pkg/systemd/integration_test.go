@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 func connect(t *testing.T) (context.Context, *Conn) {
@@ -186,6 +188,45 @@ func TestTransientResults(t *testing.T) {
 				t.Errorf("left behind: %+v, %v", s, err)
 			}
 		})
+	}
+}
+
+// What a unit prints goes to the file that was opened, and nowhere by another user's link: not by
+// one in the file's place, nor by one above it that is put there while the unit runs.
+func TestTransientLogIsNoLink(t *testing.T) {
+	ctx, c := connect(t)
+	elsewhere := t.TempDir()
+	precious := filepath.Join(elsewhere, "log")
+	spec := transient(t, "link", "echo planted")
+	if err := errors.Join(os.WriteFile(precious, nil, 0o600), os.Symlink(precious, spec.LogFile)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.RunTransient(ctx, spec); !errors.Is(err, host.ErrSymlink) {
+		t.Errorf("a link in place of the file: %+v, %v", r, err)
+	}
+	open := t.TempDir() // as /var/log is for Ubuntu's syslog
+	dir := filepath.Join(open, "nodeagent")
+	spec = transient(t, "foreign", "echo planted")
+	spec.LogFile = filepath.Join(dir, "log")
+	if err := errors.Join(os.Chmod(open, 0o777), os.Symlink(elsewhere, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.RunTransient(ctx, spec); !errors.Is(err, host.ErrForeignLink) {
+		t.Errorf("a link that leads to it: %+v, %v", r, err)
+	}
+	// The directory is replaced when the unit runs, which goes on printing.
+	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	spec.Argv = []string{"/bin/sh", "-c", "mv " + dir + " " + dir + ".moved && ln -s " + elsewhere + " " + dir + "; echo first; sh -c 'echo second >&2'"}
+	if r, err := c.RunTransient(ctx, spec); err != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if log, err := os.ReadFile(dir + ".moved/log"); err != nil || string(log) != "first\nsecond\n" {
+		t.Errorf("log %q, %v", log, err)
+	}
+	if got, err := os.ReadFile(precious); err != nil || len(got) != 0 {
+		t.Errorf("elsewhere %q, %v", got, err)
 	}
 }
 

@@ -121,7 +121,6 @@ func TestTransientProperties(t *testing.T) {
 	want := map[string]string{
 		"Description": `s "d"`, "Type": `s "exec"`, "RemainAfterExit": "b true",
 		"RuntimeMaxUSec": "t @t 60000000", "UMask": "u @u 63", "Environment": `as ["A=b"]`,
-		"StandardOutputFileToAppend": `s "/var/log/a"`, "StandardErrorFileToAppend": `s "/var/log/a"`,
 		"MemoryMax": "t @t 1048576", "IOWeight": "t @t 10",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

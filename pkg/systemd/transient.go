@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 // Transient is a program that is run as a service of its own: without the agent's sandbox,
@@ -20,7 +20,7 @@ type Transient struct {
 	Description string   // for systemctl status
 	Argv        []string // Argv[0] is absolute. No secrets: everybody can read it.
 	Env         []string // "KEY=value"; readable by everybody too
-	LogFile     string   // standard output and error are appended to it; made 0600. "": the journal
+	LogFile     string   // standard output and error are appended to it, opened by host.OpenLog; "": the journal
 	MemoryMax   uint64   // bytes; 0: no limit
 	IOWeight    uint64   // 1 to 10000; 0: systemd's default, 100
 	UMask       uint32   // of the program; 0: 0077
@@ -177,15 +177,17 @@ func (c *Conn) clear(ctx context.Context, unit string, s State) error {
 }
 
 func (c *Conn) startTransient(ctx context.Context, t Transient) error {
+	properties := t.properties()
 	if t.LogFile != "" {
-		// systemd would make it readable by everybody.
-		f, err := os.OpenFile(t.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+		// systemd gets the open file, and not its name: by that it would follow whatever link
+		// lies on the way, and make a file that everybody can read.
+		log, err := host.New("/").OpenLog(t.LogFile)
 		if err != nil {
-			return fmt.Errorf("make log file: %w", err)
+			return err
 		}
-		if err := f.Close(); err != nil {
-			return fmt.Errorf("make log file: %w", err)
-		}
+		defer func() { _ = log.Close() }() // the unit has it by then
+		fd := godbus.UnixFD(log.Fd())
+		properties = append(properties, property("StandardOutputFileDescriptor", fd), property("StandardErrorFileDescriptor", fd))
 	}
 	bus, err := c.connected(ctx)
 	if err != nil {
@@ -193,7 +195,7 @@ func (c *Conn) startTransient(ctx context.Context, t Transient) error {
 	}
 	// The result of the start job is not waited for: the unit's own state tells it, and more.
 	// A program that cannot be executed is a unit that failed.
-	if _, err := bus.StartTransientUnitContext(ctx, t.Unit, "fail", t.properties(), nil); err != nil {
+	if _, err := bus.StartTransientUnitContext(ctx, t.Unit, "fail", properties, nil); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -202,10 +204,11 @@ func (c *Conn) startTransient(ctx context.Context, t Transient) error {
 	return nil
 }
 
+func property(name string, value any) dbus.Property {
+	return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
+}
+
 func (t Transient) properties() []dbus.Property {
-	set := func(name string, value any) dbus.Property {
-		return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
-	}
 	umask := t.UMask
 	if umask == 0 {
 		umask = 0o077
@@ -214,21 +217,18 @@ func (t Transient) properties() []dbus.Property {
 		dbus.PropDescription(t.Description),
 		dbus.PropType("exec"), // and not oneshot, which RuntimeMaxUSec does not bound
 		dbus.PropRemainAfterExit(true),
-		set("ExecStart", []execCommand{{Path: t.Argv[0], Argv: literal(t.Argv)}}),
-		set("RuntimeMaxUSec", uint64(t.Timeout/time.Microsecond)),
-		set("UMask", umask),
+		property("ExecStart", []execCommand{{Path: t.Argv[0], Argv: literal(t.Argv)}}),
+		property("RuntimeMaxUSec", uint64(t.Timeout/time.Microsecond)),
+		property("UMask", umask),
 	}
 	if len(t.Env) > 0 {
-		p = append(p, set("Environment", t.Env))
-	}
-	if t.LogFile != "" {
-		p = append(p, set("StandardOutputFileToAppend", t.LogFile), set("StandardErrorFileToAppend", t.LogFile))
+		p = append(p, property("Environment", t.Env))
 	}
 	if t.MemoryMax > 0 {
-		p = append(p, set("MemoryMax", t.MemoryMax))
+		p = append(p, property("MemoryMax", t.MemoryMax))
 	}
 	if t.IOWeight > 0 {
-		p = append(p, set("IOWeight", t.IOWeight))
+		p = append(p, property("IOWeight", t.IOWeight))
 	}
 	return p
 }

@@ -23,18 +23,22 @@ func TestLinks(t *testing.T) {
 		t.Log("only root can make a link that belongs to somebody else")
 		return
 	}
+	unpacked := func(archive string) func(*testing.T) machine {
+		return func(t *testing.T) machine { return newMachine(t, archive, "") }
+	}
 	for name, test := range map[string]struct {
-		archive string
+		fresh   func(*testing.T) machine
 		command []string
 		atLeast int // paths, so that the test cannot be of nothing
 	}{
-		"apply, own files":  {"own-files", []string{"apply"}, 30},
-		"apply, bare image": {"bare", []string{"apply"}, 25},
-		"config init":       {"bare", []string{"config", "init", "--config", "/etc/nodeagent/new/config.yaml"}, 3},
+		"apply, own files":  {unpacked("own-files"), []string{"apply"}, 30},
+		"apply, bare image": {unpacked("bare"), []string{"apply"}, 25},
+		"config init":       {unpacked("bare"), []string{"config", "init", "--config", "/etc/nodeagent/new/config.yaml"}, 3},
+		"snapshot save":     {copies(t), []string{"snapshot", "save"}, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			whole := newMachine(t, test.archive, "")
+			whole := test.fresh(t)
 			r := run(t, whole.nodeagent(test.command...), 0)
 			if r.ExitCode != 0 {
 				t.Fatalf("exits %d:\n%s", r.ExitCode, r.Output)
@@ -44,26 +48,50 @@ func TestLinks(t *testing.T) {
 				t.Fatalf("changes %d paths only: %q", len(paths), paths)
 			}
 			t.Logf("%d paths", len(paths))
+			command := func(t *testing.T, m machine) string {
+				c := m.nodeagent(test.command...)
+				cmd := exec.CommandContext(t.Context(), c.Args[0], c.Args[1:]...)
+				cmd.Env, cmd.Dir = []string{}, "/"
+				out, err := cmd.CombinedOutput() // refused or not: what counts is what is left
+				return fmt.Sprintf("%v, %s", err, out)
+			}
 			for _, path := range paths {
-				info, err := os.Lstat(whole.path(path))
-				isDir := err == nil && info.IsDir()
-				t.Run("foreign"+path, func(t *testing.T) {
-					t.Parallel()
-					attack(t, test.archive, test.command, path, isDir, true)
-				})
-				t.Run("replaceable"+path, func(t *testing.T) {
-					t.Parallel()
-					attack(t, test.archive, test.command, path, isDir, false)
-				})
+				isDir := attackPath(t, whole, path, test.fresh, command)
 				if isDir {
 					t.Run("root's"+path, func(t *testing.T) {
 						t.Parallel()
-						moved(t, test.archive, test.command, path)
+						moved(test.fresh(t), test.command, path)
 					})
 				}
 			}
 		})
 	}
+}
+
+// copies are copies of a machine with a member of etcd.
+func copies(t *testing.T) func(*testing.T) machine {
+	origin, _ := etcdMachine(t)
+	return func(t *testing.T) machine {
+		m := machine{t: t, root: filepath.Join(t.TempDir(), "root")}
+		if err := os.CopyFS(m.root, os.DirFS(origin.root)); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+}
+
+// attackPath tries both kinds of links in place of a path, and says whether it is a directory on
+// a machine where the program has been.
+func attackPath(t *testing.T, whole machine, path string, fresh func(*testing.T) machine, command func(*testing.T, machine) string) (isDir bool) {
+	info, err := os.Lstat(whole.path(path))
+	isDir = err == nil && info.IsDir()
+	for name, foreign := range map[string]bool{"foreign": true, "replaceable": false} {
+		t.Run(name+path, func(t *testing.T) {
+			t.Parallel()
+			attack(fresh(t), command, path, isDir, foreign)
+		})
+	}
+	return isDir
 }
 
 // changed are the paths on the machine that a run has changed, with all directories above them.
@@ -129,8 +157,8 @@ func (m machine) elsewhere(path string, isDir bool) (target string, trees func()
 
 // attack puts a link in the place of path, which is an attacker's or lies where they can replace
 // it, and fails the test if something changes where it leads.
-func attack(t *testing.T, archive string, command []string, path string, isDir, foreign bool) {
-	m := newMachine(t, archive, "")
+func attack(m machine, command func(*testing.T, machine) string, path string, isDir, foreign bool) {
+	t := m.t
 	target, trees := m.elsewhere(path, isDir)
 	m.link(target, path)
 	err := os.Lchown(m.path(path), attacker, attacker)
@@ -144,21 +172,18 @@ func attack(t *testing.T, archive string, command []string, path string, isDir, 
 		t.Fatal(err)
 	}
 	before := trees()
-	c := m.nodeagent(command...)
-	cmd := exec.CommandContext(t.Context(), c.Args[0], c.Args[1:]...)
-	cmd.Env, cmd.Dir = []string{}, "/"
-	out, err := cmd.CombinedOutput() // refused or not: what counts is what is left
+	out := command(t, m)
 	for at, tree := range trees() {
 		for _, d := range tree.Differences(before[at]) {
-			t.Errorf("behind the link %s\n%v, %s", d, err, out)
+			t.Errorf("behind the link %s\n%s", d, out)
 		}
 	}
 }
 
 // moved puts a link of root's in the place of a directory, as on a host with a disk for its data:
 // the program goes on as if it were the directory.
-func moved(t *testing.T, archive string, command []string, path string) {
-	m := newMachine(t, archive, "")
+func moved(m machine, command []string, path string) {
+	t := m.t
 	target, trees := m.elsewhere(path, true)
 	m.link(target, path)
 	r := run(t, m.nodeagent(command...), 0)

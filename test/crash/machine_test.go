@@ -126,6 +126,16 @@ func (m machine) tree() crash.Tree {
 	return tree
 }
 
+// whole is all that there is of the machine, with what a boot would take away.
+func (m machine) whole() crash.Tree {
+	m.t.Helper()
+	tree, err := crash.ReadTree(m.root)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return tree
+}
+
 // litter says whether a path is a temporary one of the agent's, which nothing else reads: what
 // is to be renamed, and the configuration that containerd is tried with.
 func litter(path string) bool {

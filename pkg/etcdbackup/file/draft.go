@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,13 @@ import (
 
 // draft is a hidden file, locked as long as its process lives: what lies about unlocked is a
 // dead one's. The lock is shared, since the database in it is read under such a lock too.
+//
+// Its directory is held open from its beginning to its end: what is verified is what was written,
+// and it gets its name where it lies, whatever is put in the place of the directory meanwhile.
 type draft struct {
 	store *Store
+	dir   *os.Root
+	name  string
 	file  *os.File
 	done  bool
 
@@ -28,14 +34,23 @@ func (s *Store) draftPrefix() string { return ".nodeagent-" + s.node + "-" }
 
 const draftSuffix = ".part"
 
-func newDraft(s *Store, dir string) (*draft, error) {
-	f, err := os.CreateTemp(dir, s.draftPrefix()+"*"+draftSuffix) // 0600
-	if err != nil {
-		return nil, err
+// newDraft makes a draft in dir, which it closes in the end, and if it fails.
+func newDraft(s *Store, dir *os.Root) (*draft, error) {
+	d := &draft{store: s, dir: dir}
+	for try := 1; ; try++ {
+		d.name = s.draftPrefix() + strconv.FormatUint(uint64(rand.Uint32()), 10) + draftSuffix
+		f, err := dir.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) && try < 100 {
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make draft in %s: %w", s.dir, err), dir.Close())
+		}
+		d.file = f
+		break
 	}
-	d := &draft{store: s, file: f}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), d.Abort())
+	if err := unix.Flock(int(d.file.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", d.name, err), d.Abort())
 	}
 	return d, nil
 }
@@ -44,7 +59,7 @@ func newDraft(s *Store, dir string) (*draft, error) {
 func (d *draft) Write(p []byte) (int, error) {
 	if d.unchecked += int64(len(p)); d.unchecked > checkEvery {
 		d.unchecked = 0
-		if err := d.store.checkSpace(filepath.Dir(d.file.Name()), int64(len(p))); err != nil {
+		if err := d.store.checkSpace(d.dir, int64(len(p))); err != nil {
 			return 0, err
 		}
 	}
@@ -71,8 +86,7 @@ func (d *draft) commit(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	path := filepath.Join(filepath.Dir(d.file.Name()), name)
-	_, err := os.Lstat(path)
+	_, err := d.dir.Lstat(name)
 	if err == nil {
 		return fs.ErrExist
 	}
@@ -82,11 +96,22 @@ func (d *draft) commit(name string) error {
 	if err := d.file.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(d.file.Name(), path); err != nil {
+	ours, err := d.file.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := d.dir.Lstat(d.name)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(ours, there) { // in a directory that others can write
+		return errors.New("something else lies in the place of the draft")
+	}
+	if err := d.dir.Rename(d.name, name); err != nil {
 		return err
 	}
 	d.done = true
-	return errors.Join(host.SyncDir(filepath.Dir(path)), d.file.Close())
+	return errors.Join(host.SyncDir(d.dir), d.file.Close(), d.dir.Close())
 }
 
 func (d *draft) Abort() error {
@@ -94,16 +119,16 @@ func (d *draft) Abort() error {
 		return nil
 	}
 	d.done = true
-	err := os.Remove(d.file.Name())
+	err := d.dir.Remove(d.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, d.file.Close())
+	return errors.Join(err, d.file.Close(), d.dir.Close())
 }
 
 // sweep removes the drafts that dead processes of this host left.
-func (s *Store) sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
+func (s *Store) sweep(dir *os.Root) error {
+	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return err
 	}
@@ -111,15 +136,15 @@ func (s *Store) sweep(dir string) error {
 		if !e.Type().IsRegular() || !s.ownDraft(e.Name()) {
 			continue
 		}
-		if err := removeUnlocked(filepath.Join(dir, e.Name())); err != nil {
+		if err := removeUnlocked(dir, e.Name()); err != nil {
 			return fmt.Errorf("remove what an earlier save left: %w", err)
 		}
 	}
 	return nil
 }
 
-// ownDraft says whether os.CreateTemp made the name for this host: only digits take the star's
-// place, so that the drafts of host "a" are not those of "a-b".
+// ownDraft says whether newDraft made the name for this host: between its beginning and its end are
+// only digits, so that the drafts of host "a" are not those of "a-b".
 func (s *Store) ownDraft(name string) bool {
 	random, ok := strings.CutPrefix(name, s.draftPrefix())
 	if !ok {
@@ -129,8 +154,8 @@ func (s *Store) ownDraft(name string) bool {
 	return ok && random != "" && strings.Trim(random, "0123456789") == ""
 }
 
-func removeUnlocked(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+func removeUnlocked(dir *os.Root, name string) error {
+	f, err := host.OpenIn(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -142,7 +167,7 @@ func removeUnlocked(path string) error {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		err = nil // somebody is writing it
 	case err == nil:
-		err = os.Remove(path)
+		err = dir.Remove(name)
 	}
 	return errors.Join(err, f.Close())
 }

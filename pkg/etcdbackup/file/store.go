@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,37 +51,24 @@ func (s *Store) Create(ctx context.Context, size int64) (etcdbackup.Draft, error
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := s.makeDir(); err != nil {
-		return nil, err
-	}
-	dir, err := s.path(".")
+	dir, err := s.makeDir()
 	if err != nil {
 		return nil, err
 	}
 	if err := s.sweep(dir); err != nil {
-		return nil, err
+		return nil, errors.Join(err, dir.Close())
 	}
 	if err := s.checkSpace(dir, size); err != nil {
-		return nil, err
+		return nil, errors.Join(err, dir.Close())
 	}
 	return newDraft(s, dir)
 }
 
-func (s *Store) makeDir() error {
+func (s *Store) makeDir() (*os.Root, error) {
 	if err := s.host.MkdirAll(filepath.Dir(s.dir), 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	return s.host.MkdirAll(s.dir, 0o700)
-}
-
-// path is where an entry of the directory really is, with links in the directory's own path
-// followed within the host's root.
-func (s *Store) path(name string) (string, error) {
-	real, err := s.host.Path(filepath.Join(s.dir, "entry"))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(filepath.Dir(real), name), nil
+	return s.host.OpenDir(s.dir, 0o700)
 }
 
 // Room is that of the directory's filesystem. It makes the directory, so as to know which
@@ -89,48 +77,53 @@ func (s *Store) Room(ctx context.Context) (etcdbackup.Room, error) {
 	if ctx.Err() != nil {
 		return etcdbackup.Room{}, context.Cause(ctx)
 	}
-	if err := s.makeDir(); err != nil {
-		return etcdbackup.Room{}, err
-	}
-	dir, err := s.path(".")
+	dir, err := s.makeDir()
 	if err != nil {
 		return etcdbackup.Room{}, err
 	}
+	defer func() { _ = dir.Close() }() // nothing is written to it
 	return s.room(dir)
 }
 
 // Scratch makes a file without a name in the store's directory, for size bytes; where there is no
 // room for them beside the reserve it is ErrNoSpace.
 func (s *Store) Scratch(size int64) (*os.File, error) {
-	if err := s.makeDir(); err != nil {
-		return nil, err
-	}
-	dir, err := s.path(".")
+	dir, err := s.makeDir()
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = dir.Close() }() // nothing is written to it
 	if err := s.checkSpace(dir, size); err != nil {
 		return nil, err
 	}
 	return s.host.ScratchFile(s.dir)
 }
 
-func (s *Store) room(dir string) (etcdbackup.Room, error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
-		return etcdbackup.Room{}, fmt.Errorf("ask for the free space of %s: %w", dir, err)
+func (s *Store) room(dir *os.Root) (etcdbackup.Room, error) {
+	d, err := dir.Open(".")
+	if err != nil {
+		return etcdbackup.Room{}, err
 	}
-	size := int64(stat.Blocks) * stat.Bsize
-	return etcdbackup.Room{Size: size, Free: int64(stat.Bavail)*stat.Bsize - s.Reserve.of(size)}, nil
+	var stat unix.Statfs_t
+	err = unix.Fstatfs(int(d.Fd()), &stat)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return etcdbackup.Room{}, fmt.Errorf("ask for the free space of %s: %w", s.dir, err)
+	}
+	// Some file systems say that they have no end: in bytes they would have one.
+	bytes := func(blocks uint64) int64 {
+		return int64(min(blocks, uint64(math.MaxInt64/max(stat.Bsize, 1)))) * stat.Bsize
+	}
+	size := bytes(stat.Blocks)
+	return etcdbackup.Room{Size: size, Free: bytes(stat.Bavail) - s.Reserve.of(size)}, nil
 }
 
-func (s *Store) checkSpace(dir string, size int64) error {
+func (s *Store) checkSpace(dir *os.Root, size int64) error {
 	room, err := s.room(dir)
 	if err != nil {
 		return err
 	}
 	if room.Free < size {
-		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free beside what is reserved", etcdbackup.ErrNoSpace, dir, size>>20, max(room.Free, 0)>>20)
+		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free beside what is reserved", etcdbackup.ErrNoSpace, s.dir, size>>20, max(room.Free, 0)>>20)
 	}
 	return nil
 }
@@ -140,10 +133,15 @@ func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	entries, err := s.host.ReadDir(s.dir)
+	dir, err := s.host.OpenDir(s.dir, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }() // read only
+	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return nil, err
 	}
@@ -169,20 +167,21 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
 		return nil, err
 	}
-	path, err := s.path(name)
+	dir, err := s.host.OpenDir(s.dir, 0)
 	if err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	defer func() { _ = dir.Close() }() // the file stays open
+	f, err := host.OpenIn(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.dir, err)
+	}
+	return f, nil
 }
 
 // Delete removes a file.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
-		return err
-	}
-	there, err := s.host.Exists(filepath.Join(s.dir, name))
-	if err != nil || !there {
 		return err
 	}
 	return s.host.Remove(filepath.Join(s.dir, name))

@@ -20,8 +20,9 @@ const (
 	newVersion = "0.0.2~new"
 )
 
-// build is what the tests share: two packages, their sources, a root file system, and what apt installs from.
-type build struct{ old, new, checkout, rootfs, repository string }
+// build is what the tests share: two packages, their sources, a root file system, what apt installs from, and
+// Kubernetes' programs.
+type build struct{ old, new, checkout, rootfs, repository, kubernetes string }
 
 const buildTimeout = 15 * time.Minute
 
@@ -37,6 +38,10 @@ func buildAll(t *testing.T) build {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kubernetes, err := lab.Kubernetes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	checkout, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +52,7 @@ func buildAll(t *testing.T) build {
 		checkout:   checkout,
 		rootfs:     filepath.Join(rootfs, "rootfs"),
 		repository: repository,
+		kubernetes: kubernetes,
 	}
 }
 

@@ -21,7 +21,10 @@ const (
 	configPath = "/etc/nodeagent/config.yaml"
 	dropIn     = "/etc/systemd/system/nodeagent.service.d/mine.conf"
 	patience   = 30 * time.Second
-	labDir     = "/srv/lab" // the lab's repositories, as the machine sees them
+
+	// The lab's repositories and programs, as the machine sees them.
+	labDir        = "/srv/lab"
+	kubernetesDir = "/srv/kubernetes"
 )
 
 func TestPackage(t *testing.T) {
@@ -40,11 +43,13 @@ func TestPackage(t *testing.T) {
 		"remove and install again":              reinstall,
 		"a credential of the unit":              credential,
 		"the hardened unit":                     hardened,
+		"a running kubeadm survives an upgrade": kubeadmSurvives,
 		"purge keeps what is not ours":          purge,
 		"purge of an idle agent leaves nothing": purgeIdle,
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := node{nspawn.Up(t, b.rootfs, nspawn.Bind{Source: b.repository, Target: labDir})}
+			n := node{nspawn.Up(t, b.rootfs,
+				nspawn.Bind{Source: b.repository, Target: labDir}, nspawn.Bind{Source: b.kubernetes, Target: kubernetesDir})}
 			n.CopyIn(t, b.old, "/srv/old.deb")
 			n.CopyIn(t, b.new, "/srv/new.deb")
 			// The unit wants network-online.target, and here is no network to wait for.
