@@ -10,7 +10,7 @@ import (
 const (
 	// bufferSize and buffers bound what a save holds of the stream, whatever its size. Several
 	// let a slow disk, a hash and the network each have their own pace for a while.
-	bufferSize = 1 << 20
+	bufferSize = 256 << 10
 	buffers    = 8
 )
 

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// zstdWindow bounds the memory of both sides: 4 MiB is what the fastest level looks back on.
-	zstdWindow = 4 << 20
+	// zstdWindow bounds the memory of both sides. The fastest level finds little more with the 4 MiB that
+	// it would take by itself.
+	zstdWindow = 1 << 20
 	// maxDecoder is what a frame may make a reader allocate. A file of somebody else's making
 	// may ask for a larger window than ours; one that asks for more than this is refused.
 	maxDecoder = 128 << 20
