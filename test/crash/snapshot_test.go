@@ -58,6 +58,49 @@ func TestSnapshotSave(t *testing.T) {
 	t.Logf("killed at %d points", points)
 }
 
+// snapshot prune killed at every point: the newest backup is always there, what is listed is
+// verified, and run again it ends where a run that nobody killed ends, but for an object that
+// the first run left without its manifest, which the next one takes an hour later.
+func TestSnapshotPrune(t *testing.T) {
+	origin, client := etcdMachine(t)
+	one := []byte("role: control-plane\nbackup: {retention: {keepLast: 1}}\n")
+	origin.write("/etc/nodeagent/config.yaml", []byte("role: control-plane\n"), 0o600)
+	for range 2 {
+		put(t, client)
+		origin.does(0, "snapshot", "save")
+	}
+	origin.write("/etc/nodeagent/config.yaml", one, 0o600)
+	all := origin.listed()
+	if len(all) != 3 {
+		t.Fatalf("there are %q, want three backups", all)
+	}
+	proof := etcdbackup.ProofName(all[2], time.Now())
+	origin.write(backups+"/"+etcdbackup.ProofName(all[0], time.Now()), nil, 0o600) // or all[2] would be the newest proven
+	origin.write(backups+"/"+proof, nil, 0o600)
+	points := crash.Sweep(t, func(t *testing.T) crash.Trial {
+		m := machine{t: t, root: filepath.Join(t.TempDir(), "root"), umask: "077"}
+		if err := os.CopyFS(m.root, os.DirFS(origin.root)); err != nil {
+			t.Fatal(err)
+		}
+		return crash.Trial{Command: m.nodeagent("snapshot", "prune"), Check: func(t *testing.T, r crash.Result) {
+			m.t = t
+			if list := m.listed(); len(list) == 0 || list[0] != all[0] {
+				t.Errorf("listed are %q, and the newest was %s", list, all[0])
+			}
+			m.does(0, "snapshot", "prune")
+			m.age(all[:1])
+			m.does(0, "snapshot", "prune")
+			if list := m.listed(); !slices.Equal(list, all[:1]) {
+				t.Errorf("listed are %q, want only %s", list, all[0])
+			}
+			if have := m.backupFiles(); len(have) != 3 {
+				t.Errorf("prune has left %q, want one backup, its manifest and its proof", have)
+			}
+		}}
+	})
+	t.Logf("killed at %d points", points)
+}
+
 // etcdMachine is a machine with a member of etcd, which runs until the test ends, and a backup.
 func etcdMachine(t *testing.T) (machine, *clientv3.Client) {
 	t.Helper()
