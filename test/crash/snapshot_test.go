@@ -2,10 +2,10 @@ package crash_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,16 +164,21 @@ func (m machine) listed() []string {
 // backupFiles is all that lies in the store, hidden files among it.
 func (m machine) backupFiles() []string { return names(m.t, m.path(backups)) }
 
-// age makes the store's objects, but those of the backups named in but, two hours older.
+// age makes the store's objects and proofs, but those of the backups named in but, two hours older.
 func (m machine) age(but []string) {
 	m.t.Helper()
 	for _, f := range m.backupFiles() {
-		name, err := etcdbackup.ParseName(f)
-		if err != nil || slices.Contains(but, f) {
+		object, rest, isProof := strings.Cut(f, ".proof-")
+		name, err := etcdbackup.ParseName(object)
+		if err != nil || slices.Contains(but, object) {
 			continue
 		}
 		name.Time = name.Time.Add(-2 * time.Hour)
-		if err := os.Rename(m.path(backups+"/"+f), m.path(fmt.Sprintf("%s/%s", backups, name))); err != nil {
+		older := name.String()
+		if isProof {
+			older += ".proof-" + rest
+		}
+		if err := os.Rename(m.path(backups+"/"+f), m.path(backups+"/"+older)); err != nil {
 			m.t.Fatal(err)
 		}
 	}
