@@ -55,6 +55,11 @@ func (m *machine) fileStore(dir string) *file.Store {
 	return store
 }
 
+// scratch is a file without a name for a plain snapshot, on the filesystem of the first store.
+func (m *machine) scratch(size int64) (*os.File, error) {
+	return m.fileStore(m.cfg.Backup.Stores[0].File.Dir).Scratch(size)
+}
+
 // backupRequest is what the configuration says of a backup.
 func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 	cfg := m.cfg.Backup
@@ -62,11 +67,15 @@ func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 	if err != nil {
 		return etcdbackup.Request{}, fmt.Errorf("backup.%w", err)
 	}
+	zone, err := cfg.Zone()
+	if err != nil {
+		return etcdbackup.Request{}, fmt.Errorf("backup.%w", err)
+	}
 	req := etcdbackup.Request{
-		Host: m.nodeName(), Agent: thisBuild().Version, Now: now,
+		Host: m.nodeName(), Agent: thisBuild().Version, Now: now.In(zone),
 		Retention: cfg.Retention, MaxDiskPercent: cfg.MaxDiskPercent,
 		Compress: cfg.Compression == etcdbackup.Zstd, Recipients: recipients,
-		Scratch: func(size int64) (*os.File, error) { return m.fileStore(cfg.Stores[0].File.Dir).Scratch(size) },
+		Scratch: m.scratch,
 	}
 	if req.Rate, err = etcdbackup.ParseRate(cfg.Rate); err != nil {
 		return req, fmt.Errorf("backup.rate: %w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
@@ -27,7 +29,8 @@ func TestMain(m *testing.M) {
 //	exits CODE program args...   the program exits with just that code
 //	pki ROOT [FILE VALIDITY]...  a kubeadm PKI, where a file may be valid for less than a year
 //	etcd ROOT                    a real etcd runs, as the image's own
-//	spoil DIR                    a byte of the newest snapshot in DIR is another
+//	spoil DIR                    a byte of the newest snapshot in DIR is another; twice, it is as it was
+//	newest DIR FILE              the newest snapshot in DIR is unpacked to FILE
 //	hold ROOT LOCK PURPOSE       somebody holds the lock until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -37,7 +40,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(2 * time.Minute),
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold, "spoil": spoil,
+			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold, "spoil": spoil, "newest": newest,
 		},
 	})
 }
@@ -83,10 +86,24 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(unlock)
 }
 
-func spoil(ts *testscript.TestScript, _ bool, args []string) {
-	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.db.zst"))
+func newestSnapshot(ts *testscript.TestScript, dir string) string {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(dir), "*.db.zst"))
 	ts.Check(err)
-	newest := slices.Max(files)
+	return slices.Max(files)
+}
+
+func newest(ts *testscript.TestScript, _ bool, args []string) {
+	packed, err := os.Open(newestSnapshot(ts, args[0]))
+	ts.Check(err)
+	defer packed.Close()
+	plain, err := etcdbackup.Unwrap(packed, true, false, etcdbackup.Identities{})
+	ts.Check(err)
+	data, err := io.ReadAll(plain)
+	ts.Check(errors.Join(err, plain.Close(), os.WriteFile(ts.MkAbs(args[1]), data, 0o600)))
+}
+
+func spoil(ts *testscript.TestScript, _ bool, args []string) {
+	newest := newestSnapshot(ts, args[0])
 	data, err := os.ReadFile(newest)
 	ts.Check(err)
 	data[len(data)/2] ^= 1

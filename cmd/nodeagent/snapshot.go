@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) snapshotCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "snapshot", Short: "Take, list and verify etcd snapshots", Args: cobra.NoArgs, RunE: needsCommand}
+	cmd := &cobra.Command{Use: "snapshot", Short: "Take, list, verify and prune etcd snapshots", Args: cobra.NoArgs, RunE: needsCommand}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "save",
@@ -25,6 +25,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 			RunE:  func(cmd *cobra.Command, _ []string) error { return a.listSnapshots(cmd) },
 		},
 		a.verifyCommand(),
+		a.pruneCommand(),
 	)
 	return cmd
 }

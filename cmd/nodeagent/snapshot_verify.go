@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,74 +17,188 @@ import (
 func (a *app) verifyCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "verify [name...]",
-		Short: "Read snapshots back and hold them against their manifests: the newest, or those named",
-		Long: `Verify reads snapshots back from every store that has them: each is to have the
-size and the hash of its manifest, and to match the trailer that etcd wrote. Without
-a name it is the newest of each store. One that is not so is named on standard
-error, and the exit code is 1.`,
+		Use:   "verify [name|latest|file...]",
+		Short: "Read snapshots back and look through them: the newest, those named, or any file",
+		Long: `Verify reads snapshots from the first byte to the last: the sha256 that etcd wrote
+at the end, every page of the database, its revision, keys and KV hash. Without an
+argument, or with "latest", it is the newest of each store. A name is looked for in
+every store, and has to be what its manifest says.
+
+Anything else is a file, by whatever program it was saved; no configuration is
+needed for one. Where a manifest lies beside it, it has to be what that says. A copy
+of a member's own database, member/snap/db of its data directory, has no sha256:
+verify says so, and that only its structure was checked.
+
+Of an encrypted one only the object's hash is checked where no identity is at hand,
+and verify says so. The KV hash is the one that "etcdctl endpoint hashkv" prints for the same revision.
+What is not good is named on standard error, and the exit code is 1.`,
+		Example: `  nodeagent snapshot verify
+  nodeagent snapshot verify --all -o json
+  nodeagent snapshot verify 20261121T120000Z-cp1-4711.db
+  nodeagent snapshot verify /mnt/usb/etcd-snapshot.db`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			if all && len(names) > 0 {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all && len(args) > 0 {
 				return usageError{errors.New("--all is given, and names are too")}
 			}
-			m, err := a.machine()
-			if err != nil {
-				return err
-			}
-			list, err := m.verify(cmd.Context(), names, all)
-			printErr := print(a, list, func(w io.Writer) error {
-				for _, s := range list {
-					if _, err := fmt.Fprintf(w, "%s: %s: revision %d, %d keys, %d bytes, sha256 as in its manifest\n",
-						s.Store, s.Object.Name, s.Snapshot.Revision, s.Snapshot.Keys, s.Object.Size); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			return errors.Join(err, printErr)
+			v := &verification{app: a, all: all, list: []verifiedSnapshot{}}
+			err := v.run(cmd.Context(), args)
+			return errors.Join(err, print(a, v.list, v.table))
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every snapshot of every store")
 	return cmd
 }
 
-// verify reads back the named snapshots, all of them, or the newest of each store. It returns
-// those that are good; the error names the others, and names that no store has.
-func (m *machine) verify(ctx context.Context, names []string, all bool) ([]storedSnapshot, error) {
-	good := []storedSnapshot{}
+// verifiedSnapshot is a snapshot that was read and found good.
+type verifiedSnapshot struct {
+	Store string `json:"store,omitempty"` // "" is a file of its own
+	Name  string `json:"name"`            // of the object, or the file's path
+	// Opened is false for what is encrypted, of which only the object was read: what else is told
+	// of it is its manifest's.
+	Opened bool `json:"opened"`
+	etcdbackup.Verdict
+}
+
+// verification reads what it is told to; list is what was good.
+type verification struct {
+	app  *app
+	all  bool
+	list []verifiedSnapshot
+}
+
+func (v *verification) table(w io.Writer) error {
+	for _, s := range v.list {
+		name := s.Name
+		if s.Store != "" {
+			name = s.Store + ": " + name
+		}
+		how := "sha256 as at its end"
+		if s.Kind == etcdbackup.KindDatabase {
+			how = "a copy of a member's own database and no snapshot: it has no sha256, and only its structure was checked"
+		}
+		if s.Manifest {
+			how = "sha256 as in its manifest"
+		}
+		if !s.Opened {
+			_, err := fmt.Fprintf(w, "%s: revision %d, %d keys, sha256 as in its manifest; encrypted, and not opened\n", name, s.Revision, s.Keys)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		_, err := fmt.Fprintf(w, "%s: revision %d, %d keys, %d bytes, KV hash %d, %s\n", name, s.Revision, s.Keys, s.Size, s.KVHash, how)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run verifies the files among the arguments, and the snapshots of the stores that the others
+// name. The error names what is not good, or not there.
+func (v *verification) run(ctx context.Context, args []string) error {
+	var names []string
+	var errs []error
+	for _, arg := range args {
+		if !isFile(arg) {
+			names = append(names, arg)
+			continue
+		}
+		errs = append(errs, v.file(ctx, arg))
+	}
+	if len(names) > 0 || len(args) == 0 {
+		m, err := v.app.machine()
+		if err == nil {
+			err = v.stored(ctx, m, names)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// isFile says that an argument is a path: it is not named like a backup, or it leads elsewhere.
+func isFile(arg string) bool {
+	if arg == "latest" {
+		return false
+	}
+	_, err := etcdbackup.ParseName(arg)
+	return err != nil || strings.ContainsRune(arg, filepath.Separator)
+}
+
+func (v *verification) file(ctx context.Context, path string) error {
+	p := newTransfer(v.app.stderr, path)
+	verdict, err := etcdbackup.CheckFile(ctx, path, p.observe)
+	p.end()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; `nodeagent snapshot list` names those in the stores", err)
+	}
+	if err == nil {
+		v.list = append(v.list, verifiedSnapshot{Name: path, Opened: true, Verdict: verdict})
+	}
+	return err
+}
+
+// stored reads back the named snapshots of the machine's stores, all of them, or the newest of
+// each.
+func (v *verification) stored(ctx context.Context, m *machine, names []string) error {
 	var errs []error
 	found := map[string]bool{}
+	wanted := map[string]bool{}
+	for _, name := range names {
+		wanted[name] = true
+	}
 	for _, store := range m.stores() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		wanted := map[string]bool{}
-		for _, name := range names {
-			wanted[name] = true
-		}
 		for i, b := range catalog.Backups {
-			if !all && !wanted[b.Object.Name] && (len(names) > 0 || i > 0) {
+			latest := i == 0 && (len(names) == 0 || wanted["latest"])
+			if !v.all && !latest && !wanted[b.Object.Name] {
 				continue
 			}
 			found[b.Object.Name] = true
-			verified, err := etcdbackup.Verify(ctx, store, b.Object.Name, etcdbackup.Identities{})
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			good = append(good, storedSnapshot{store.String(), verified.Manifest})
+			found["latest"] = found["latest"] || latest
+			errs = append(errs, v.one(ctx, m, store, b.Object.Name))
 		}
 	}
 	for _, name := range names {
-		if !found[name] {
-			errs = append(errs, fmt.Errorf("verify %s: no store has it; `nodeagent snapshot list` lists those there are", name))
+		switch {
+		case found[name]:
+		case name == "latest":
+			errs = append(errs, errNoSnapshot)
+		default:
+			errs = append(errs, fmt.Errorf("verify %s: no store has it; `nodeagent snapshot list` lists those there are, and a file of that name is ./%[1]s", name))
 		}
 	}
-	if len(names) == 0 && len(found) == 0 && len(errs) == 0 {
-		errs = append(errs, errors.New("verify: there is no snapshot; `nodeagent snapshot save` takes one"))
+	if len(names) == 0 && len(found) == 0 && errors.Join(errs...) == nil {
+		errs = append(errs, errNoSnapshot)
 	}
-	return good, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+var errNoSnapshot = errors.New("verify: there is no snapshot; `nodeagent snapshot save` takes one")
+
+func (v *verification) one(ctx context.Context, m *machine, store etcdbackup.Store, object string) error {
+	done, err := v.app.readBack(ctx, m, store, object)
+	if err != nil {
+		return err
+	}
+	found := verifiedSnapshot{store.String(), object, done.Opened, done.Verdict}
+	if !done.Opened {
+		s := done.Manifest.Snapshot
+		found.Kind, found.Size, found.SHA256, found.Manifest = etcdbackup.KindSnapshot, s.Size, s.SHA256, true
+		found.Revision, found.Keys = s.Revision, s.Keys
+	}
+	v.list = append(v.list, found)
+	return nil
+}
+
+// readBack verifies one snapshot of a store and shows how far it is.
+func (a *app) readBack(ctx context.Context, m *machine, store etcdbackup.Store, object string) (etcdbackup.Verified, error) {
+	p := newTransfer(a.stderr, object)
+	defer p.end()
+	return etcdbackup.Verifier{Scratch: m.scratch, Progress: p.observe}.Verify(ctx, store, object)
 }

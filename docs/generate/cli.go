@@ -58,6 +58,14 @@ func cliMarkdown(root *cobra.Command, commands []command) string {
 			b.WriteString(flags.FlagUsages())
 		}
 		b.WriteString("```\n")
+		if c.Example != "" {
+			fmt.Fprintf(&b, "\nFor example:\n\n```\n%s\n```\n", unindented(c.Example))
+		}
 	}
 	return b.String()
+}
+
+// unindented is a command's examples without the two spaces that cobra's help wants before each.
+func unindented(example string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(example, "  "), "\n  ", "\n")
 }

@@ -14,6 +14,23 @@ import (
 type Catalog struct {
 	Backups []Manifest // newest first
 	Ignored []Ignored  // whatever else is there
+	// Proofs are the names of the objects that tell of a restore, by the object restored.
+	Proofs map[string][]string
+}
+
+// Proven says that a drill has restored the object.
+func (c Catalog) Proven(object string) bool { return len(c.Proofs[object]) > 0 }
+
+// spares says that a backup is one that nothing removes: the newest of the host's or the newest
+// proven of them, both of those not dated after now.
+func (c Catalog) spares(host string, now time.Time) func(Manifest) bool {
+	own := Catalog{Backups: ownOf(c.Backups, host)}
+	newest, _ := own.Newest(now)
+	own.Backups = slices.DeleteFunc(own.Backups, func(m Manifest) bool { return !c.Proven(m.Object.Name) })
+	proven, _ := own.Newest(now)
+	return func(m Manifest) bool {
+		return m.Object.Name == newest.Object.Name || m.Object.Name == proven.Object.Name
+	}
 }
 
 // Ignored is an object of a store that is no backup, or no part of one.
@@ -43,12 +60,14 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 	for _, o := range objects {
 		sizes[o.Name] = o.Size
 	}
-	var c Catalog
+	c := Catalog{Proofs: map[string][]string{}}
 	for _, o := range objects {
 		ignore := func(reason string) { c.Ignored = append(c.Ignored, Ignored{o.Name, reason}) }
 		switch kind, name := classify(o.Name); kind {
 		case foreign:
 			ignore("is not named like a backup")
+		case proofObject:
+			c.Proofs[name.String()] = append(c.Proofs[name.String()], o.Name)
 		case manifestObject:
 			object := name.String()
 			m, err := readManifest(ctx, store, object)
@@ -131,42 +150,4 @@ func readManifest(ctx context.Context, store Store, object string) (Manifest, er
 		err = fmt.Errorf("is the manifest of %s", m.Object.Name)
 	}
 	return m, err
-}
-
-// orphanAge is how old an object without a manifest is before it is taken for a leftover, and
-// not for one that is being published this moment.
-const orphanAge = time.Hour
-
-// tidy runs after a save: it removes what earlier saves of this host left unfinished, and what
-// retention does not keep. Nothing of another host is touched.
-func tidy(ctx context.Context, store Store, req Request) (removed []Decision, err error) {
-	c, err := List(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	host := HostInName(req.Host)
-	for _, i := range c.Ignored {
-		kind, name := classify(i.Name)
-		if kind == foreign || i.Reason != reasonOrphan || name.Host != host || req.Now.Sub(name.Time) < orphanAge {
-			continue
-		}
-		if err := store.Delete(ctx, i.Name); err != nil {
-			return nil, err
-		}
-	}
-	keep, remove := Retain(ownOf(c.Backups, req.Host), req.Retention, req.Now)
-	left := slices.DeleteFunc(c.Backups, func(m Manifest) bool {
-		return slices.ContainsFunc(remove, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })
-	})
-	over, err := overBudget(ctx, store, keep, left, req)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range append(remove, over...) {
-		if err := removeBackup(ctx, store, d.Manifest); err != nil {
-			return removed, err
-		}
-		removed = append(removed, d)
-	}
-	return removed, nil
 }

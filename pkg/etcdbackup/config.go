@@ -19,7 +19,8 @@ type Config struct {
 	// Jitter is how much later than Schedule, or earlier than Interval, a host may save: each host
 	// by a part of it that its name decides, and never by more than a tenth of the time between two.
 	Jitter time.Duration `yaml:"jitter"`
-	// TimeZone is what Schedule is read in: Local, UTC or a name such as Europe/Berlin.
+	// TimeZone is what Schedule is read in, and what the days of Retention are of: Local, UTC or
+	// a name such as Europe/Berlin.
 	TimeZone string `yaml:"timeZone"`
 	// Endpoints are client URLs of etcd, as in https://192.0.2.10:2379, for a host on which the
 	// member is not found or cannot be told from others. The one that is an address of this host
@@ -59,12 +60,6 @@ type StoreConfig struct {
 type FileConfig struct {
 	// Dir is an absolute path. It is made when the first backup is saved.
 	Dir string `yaml:"dir"`
-}
-
-// Retention says which backups are kept.
-type Retention struct {
-	// KeepLast is how many of the newest backups are kept.
-	KeepLast int `yaml:"keepLast"`
 }
 
 // The values of Config.Compression.
@@ -131,8 +126,8 @@ func (c Config) Validate() error {
 		}
 		seen[s.File.Dir] = true
 	}
-	if c.Retention.KeepLast < 1 {
-		errs = append(errs, fmt.Errorf("retention.keepLast: %d is less than 1", c.Retention.KeepLast))
+	if err := c.Retention.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -16,7 +16,7 @@ type Room struct {
 // makeRoom says how much to reserve for the object of a database of so many bytes, and sees to
 // it that the store has as much, and has the room for a scratch file beside it: that may lie on
 // the same filesystem. Where it has not, it removes the oldest backups of this host,
-// as far as that is enough and never the newest one; where even that would not be enough it
+// as far as that is enough and never the newest one or the newest proven; where even that would not be enough it
 // removes none, and the error is ErrNoSpace.
 func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch bool) (need int64, err error) {
 	room, err := t.Room(ctx)
@@ -37,10 +37,10 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 	}
 	var remove []Manifest
 	free := room.Free
-	newest, _ := c.Newest(req.Now)
+	spared := c.spares(req.Host, req.Now)
 	own := ownOf(c.Backups, req.Host)
 	for i := len(own) - 1; i >= 0 && free < all; i-- { // the oldest first
-		if m := own[i]; m.Object.Name != newest.Object.Name && !m.Time.After(req.Now) {
+		if m := own[i]; !spared(m) && !m.Time.After(req.Now) {
 			remove = append(remove, m)
 			free += m.Object.Size
 		}
@@ -49,7 +49,7 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 		return 0, fmt.Errorf("%w: %d MiB are needed, %d MiB are free beside what is reserved", ErrNoSpace, all>>20, max(room.Free, 0)>>20)
 	}
 	for _, m := range remove {
-		if err := removeBackup(ctx, t.Store, m); err != nil {
+		if err := removeBackup(ctx, t.Store, c, m); err != nil {
 			return 0, err
 		}
 		t.report.Removed = append(t.report.Removed, Decision{m, "room for the next"})
@@ -73,8 +73,8 @@ func expectedSize(c Catalog, req Request, size int64) int64 {
 
 // overBudget are those of the kept backups, newest first, that have to go for all that retention
 // leaves in the store to take at most so many percent of its filesystem: the oldest of this
-// host's, and never the newest.
-func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifest, req Request) ([]Decision, error) {
+// host's, and never one that spared says.
+func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifest, spared func(Manifest) bool, req Request) ([]Decision, error) {
 	if req.MaxDiskPercent == 0 {
 		return nil, nil
 	}
@@ -87,10 +87,9 @@ func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifes
 		taken += m.size()
 	}
 	budget := room.Size / 100 * int64(req.MaxDiskPercent)
-	newest, _ := Catalog{Backups: all}.Newest(req.Now)
 	var remove []Decision
 	for i := len(kept) - 1; i >= 0 && taken > budget; i-- {
-		if m := kept[i].Manifest; m.Object.Name != newest.Object.Name && !m.Time.After(req.Now) {
+		if m := kept[i].Manifest; !spared(m) && !m.Time.After(req.Now) {
 			remove = append(remove, Decision{m, fmt.Sprintf("over maxDiskPercent, %d MiB", budget>>20)})
 			taken -= m.size()
 		}
@@ -111,8 +110,9 @@ func ownOf(backups []Manifest, host string) []Manifest {
 
 // removeBackup removes a backup, and all that belongs to it. The manifest first: what a crash
 // leaves then are orphans, never a manifest that promises an object which is gone.
-func removeBackup(ctx context.Context, store Store, m Manifest) error {
-	for _, name := range append([]string{ManifestName(m.Object.Name)}, m.objects()...) {
+func removeBackup(ctx context.Context, store Store, c Catalog, m Manifest) error {
+	names := append([]string{ManifestName(m.Object.Name)}, m.objects()...)
+	for _, name := range append(names, c.Proofs[m.Object.Name]...) {
 		if err := store.Delete(ctx, name); err != nil {
 			return err
 		}

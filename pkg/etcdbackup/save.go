@@ -211,14 +211,14 @@ func (s *save) verify(ctx context.Context, m *Manifest) error {
 	if file == nil {
 		file = s.targets.live().plain()
 	}
-	content, err := inspect(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), m.Snapshot.Size)
+	content, err := Inspect(ctx, file, m.Snapshot.Size)
 	if err != nil {
 		return fmt.Errorf("inspect snapshot: %w", err)
 	}
-	if content.storageVersion != "" {
-		m.Etcd.StorageVersion = content.storageVersion
+	if content.StorageVersion != "" {
+		m.Etcd.StorageVersion = content.StorageVersion
 	}
-	m.Snapshot.Revision, m.Snapshot.Keys = content.revision, content.keys
+	m.Snapshot.Revision, m.Snapshot.Keys = content.Revision, content.Keys
 	name, err := s.free(ctx, Name{
 		Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision,
 		Compressed: s.req.Compress, Encrypted: !s.req.Recipients.Empty(),
@@ -254,7 +254,7 @@ func (s *save) free(ctx context.Context, name Name) (Name, error) {
 		name.Time = name.Time.Add(time.Second)
 	}
 	if name.Time.After(s.req.Now) {
-		s.req.Now = name.Time
+		s.req.Now = name.Time.In(s.req.Now.Location())
 	}
 	return name, nil
 }

@@ -55,14 +55,23 @@ func shareOf(host string) float64 {
 	return float64(x>>11) / math.Exp2(53)
 }
 
-// cron returns the schedule as a function from a time to the next one, in the time zone.
-func (c Config) cron() (next func(time.Time) time.Time, err error) {
+// Zone is the time zone of the schedule and of retention.
+func (c Config) Zone() (*time.Location, error) {
 	if c.TimeZone == "" {
 		return nil, errors.New("timeZone: is empty: write Local, UTC or a name such as Europe/Berlin")
 	}
 	zone, err := time.LoadLocation(c.TimeZone)
 	if err != nil {
 		return nil, fmt.Errorf("timeZone: %w", err)
+	}
+	return zone, nil
+}
+
+// cron returns the schedule as a function from a time to the next one, in the time zone.
+func (c Config) cron() (next func(time.Time) time.Time, err error) {
+	zone, err := c.Zone()
+	if err != nil {
+		return nil, err
 	}
 	if strings.Contains(c.Schedule, "TZ=") {
 		return nil, fmt.Errorf("schedule: %q: the time zone belongs in timeZone", c.Schedule)

@@ -2,10 +2,10 @@ package crash_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +52,49 @@ func TestSnapshotSave(t *testing.T) {
 			}
 			if have := m.backupFiles(); len(have) != 2 {
 				t.Errorf("saves have left %q, want one backup and its manifest", have)
+			}
+		}}
+	})
+	t.Logf("killed at %d points", points)
+}
+
+// snapshot prune killed at every point: the newest backup is always there, what is listed is
+// verified, and run again it ends where a run that nobody killed ends, but for an object that
+// the first run left without its manifest, which the next one takes an hour later.
+func TestSnapshotPrune(t *testing.T) {
+	origin, client := etcdMachine(t)
+	one := []byte("role: control-plane\nbackup: {retention: {keepLast: 1}}\n")
+	origin.write("/etc/nodeagent/config.yaml", []byte("role: control-plane\n"), 0o600)
+	for range 2 {
+		put(t, client)
+		origin.does(0, "snapshot", "save")
+	}
+	origin.write("/etc/nodeagent/config.yaml", one, 0o600)
+	all := origin.listed()
+	if len(all) != 3 {
+		t.Fatalf("there are %q, want three backups", all)
+	}
+	proof := etcdbackup.ProofName(all[2], time.Now())
+	origin.write(backups+"/"+etcdbackup.ProofName(all[0], time.Now()), nil, 0o600) // or all[2] would be the newest proven
+	origin.write(backups+"/"+proof, nil, 0o600)
+	points := crash.Sweep(t, func(t *testing.T) crash.Trial {
+		m := machine{t: t, root: filepath.Join(t.TempDir(), "root"), umask: "077"}
+		if err := os.CopyFS(m.root, os.DirFS(origin.root)); err != nil {
+			t.Fatal(err)
+		}
+		return crash.Trial{Command: m.nodeagent("snapshot", "prune"), Check: func(t *testing.T, r crash.Result) {
+			m.t = t
+			if list := m.listed(); len(list) == 0 || list[0] != all[0] {
+				t.Errorf("listed are %q, and the newest was %s", list, all[0])
+			}
+			m.does(0, "snapshot", "prune")
+			m.age(all[:1])
+			m.does(0, "snapshot", "prune")
+			if list := m.listed(); !slices.Equal(list, all[:1]) {
+				t.Errorf("listed are %q, want only %s", list, all[0])
+			}
+			if have := m.backupFiles(); len(have) != 3 {
+				t.Errorf("prune has left %q, want one backup, its manifest and its proof", have)
 			}
 		}}
 	})
@@ -121,16 +164,21 @@ func (m machine) listed() []string {
 // backupFiles is all that lies in the store, hidden files among it.
 func (m machine) backupFiles() []string { return names(m.t, m.path(backups)) }
 
-// age makes the store's objects, but those of the backups named in but, two hours older.
+// age makes the store's objects and proofs, but those of the backups named in but, two hours older.
 func (m machine) age(but []string) {
 	m.t.Helper()
 	for _, f := range m.backupFiles() {
-		name, err := etcdbackup.ParseName(f)
-		if err != nil || slices.Contains(but, f) {
+		object, rest, isProof := strings.Cut(f, ".proof-")
+		name, err := etcdbackup.ParseName(object)
+		if err != nil || slices.Contains(but, object) {
 			continue
 		}
 		name.Time = name.Time.Add(-2 * time.Hour)
-		if err := os.Rename(m.path(backups+"/"+f), m.path(fmt.Sprintf("%s/%s", backups, name))); err != nil {
+		older := name.String()
+		if isProof {
+			older += ".proof-" + rest
+		}
+		if err := os.Rename(m.path(backups+"/"+f), m.path(backups+"/"+older)); err != nil {
 			m.t.Fatal(err)
 		}
 	}

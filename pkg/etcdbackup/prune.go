@@ -1,0 +1,116 @@
+package etcdbackup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// PruneRequest says what to prune.
+type PruneRequest struct {
+	Host      string    // this one: what its saves and prunings left unfinished goes too
+	Now       time.Time // its time zone is the one that days are of
+	Retention Retention
+	// Mine says which backups retention is about: the others are neither counted nor removed.
+	// In a store that only this host uses they are the host's own, in a shared one the cluster's.
+	Mine func(Manifest) bool
+	// DryRun decides and removes nothing.
+	DryRun bool
+	// Check, unless it is nil, is called before anything is removed with the newest of the
+	// backups that are kept and not dated in the future. If it fails nothing is removed.
+	Check func(Manifest) error
+}
+
+// Pruned is what pruning a store has done, or would do.
+type Pruned struct {
+	Kept    []Decision
+	Removed []Decision // as many as were removed before an error
+}
+
+// Prune removes from a store what retention does not keep. A backup goes with its proofs, and
+// its manifest goes first: what a crash leaves then is an orphan, never a manifest that promises
+// an object which is gone. The caller holds the host's backup lock, and calls it only after a
+// save that succeeded or with a Check that reads the newest backup.
+func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
+	c, err := List(ctx, store)
+	if err != nil {
+		return Pruned{}, err
+	}
+	if !req.DryRun {
+		if err := removeOrphans(ctx, store, c, req.Host, req.Now); err != nil {
+			return Pruned{}, fmt.Errorf("prune %s: %w", store, err)
+		}
+	}
+	var mine []Manifest
+	for _, m := range c.Backups {
+		if req.Mine(m) {
+			mine = append(mine, m)
+		}
+	}
+	keep, remove := Retain(mine, req.Retention, req.Now, c.Proven)
+	if req.DryRun || len(remove) == 0 {
+		return Pruned{keep, remove}, nil
+	}
+	if req.Check != nil {
+		newest, _ := Catalog{Backups: mine}.Newest(req.Now) // something is removed, so there is one
+		if err := req.Check(newest); err != nil {
+			return Pruned{Kept: keep}, fmt.Errorf("nothing is removed from %s, since its newest backup is not good: %w", store, err)
+		}
+	}
+	done := Pruned{Kept: keep}
+	for _, d := range remove {
+		if err := removeBackup(ctx, store, c, d.Manifest); err != nil {
+			return done, fmt.Errorf("prune %s: %w", store, err)
+		}
+		done.Removed = append(done.Removed, d)
+	}
+	return done, nil
+}
+
+// orphanAge is how old an object without a manifest is before it is taken for a leftover, and
+// not for one that is being published this moment.
+const orphanAge = time.Hour
+
+// tidy runs after a save: it removes what earlier saves of this host left unfinished, what
+// retention does not keep, and what is beyond the store's budget. Nothing of another host is
+// touched.
+func tidy(ctx context.Context, store Store, req Request) (removed []Decision, err error) {
+	c, err := List(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	if err := removeOrphans(ctx, store, c, req.Host, req.Now); err != nil {
+		return nil, err
+	}
+	keep, remove := Retain(ownOf(c.Backups, req.Host), req.Retention, req.Now, c.Proven)
+	spared := c.spares(req.Host, req.Now)
+	left := slices.DeleteFunc(slices.Clone(c.Backups), func(m Manifest) bool {
+		return slices.ContainsFunc(remove, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })
+	})
+	over, err := overBudget(ctx, store, keep, left, spared, req)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range append(remove, over...) {
+		if err := removeBackup(ctx, store, c, d.Manifest); err != nil {
+			return removed, err
+		}
+		removed = append(removed, d)
+	}
+	return removed, nil
+}
+
+// removeOrphans removes what belongs to no backup any more, or never did, of this host.
+func removeOrphans(ctx context.Context, store Store, c Catalog, host string, now time.Time) error {
+	for _, i := range c.Ignored {
+		kind, name := classify(i.Name)
+		if kind == foreign || i.Reason != reasonOrphan || name.Host != HostInName(host) || now.Sub(name.Time) < orphanAge {
+			continue
+		}
+		if err := store.Delete(ctx, i.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
