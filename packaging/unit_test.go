@@ -30,7 +30,7 @@ var since = map[string]int{
 
 	"LimitCORE": 1, "OOMScoreAdjust": 1,
 	"OOMPolicy": 248, "OOMPolicy=continue": 248,
-	"MemoryHigh": 249, "MemoryMax": 249,
+	"MemoryHigh": 249, "MemoryMax": 249, "Environment": 1,
 
 	"CapabilityBoundingSet": 1, "NoNewPrivileges": 187,
 	"SystemCallFilter": 187, "SystemCallErrorNumber": 209, "SystemCallArchitectures": 209,

@@ -50,9 +50,12 @@ func (a *app) saveSnapshot(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	p := newTransfer(a.stderr, "snapshot")
 	report, err := m.save(cmd.Context(), "snapshot save", time.Now(), func(req *etcdbackup.Request) {
 		req.Rate = etcdbackup.Rate{} // whoever waits for it wants it now
+		req.Progress = p.observe
 	})
+	p.end()
 	if len(report.Stores) == 0 || !report.Saved() {
 		return err
 	}

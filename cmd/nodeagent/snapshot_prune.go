@@ -73,7 +73,7 @@ func (a *app) prune(ctx context.Context, m *machine, dryRun bool, now time.Time)
 			Host: m.nodeName(), Now: now.In(zone), Retention: m.cfg.Backup.Retention, DryRun: dryRun,
 			Mine: func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() },
 			Check: func(newest etcdbackup.Manifest) error {
-				_, err := a.readBack(ctx, m, store, newest.Object.Name)
+				_, err := a.readBack(ctx, m, store, newest.Object.Name, etcdbackup.Identities{})
 				return err
 			},
 		})

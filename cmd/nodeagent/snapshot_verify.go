@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 func (a *app) verifyCommand() *cobra.Command {
 	var all bool
+	var identity string
 	cmd := &cobra.Command{
 		Use:   "verify [name|latest|file...]",
 		Short: "Read snapshots back and look through them: the newest, those named, or any file",
@@ -29,25 +32,73 @@ needed for one. Where a manifest lies beside it, it has to be what that says. A 
 of a member's own database, member/snap/db of its data directory, has no sha256:
 verify says so, and that only its structure was checked.
 
-Of an encrypted one only the object's hash is checked where no identity is at hand,
-and verify says so. The KV hash is the one that "etcdctl endpoint hashkv" prints for the same revision.
+Of an encrypted one of a store only the object's hash is checked where no --identity
+is given, and verify says so. The KV hash is the one that "etcdctl endpoint hashkv"
+prints for the same revision.
 What is not good is named on standard error, and the exit code is 1.`,
 		Example: `  nodeagent snapshot verify
   nodeagent snapshot verify --all -o json
-  nodeagent snapshot verify 20261121T120000Z-cp1-4711.db
-  nodeagent snapshot verify /mnt/usb/etcd-snapshot.db`,
+  nodeagent snapshot verify 20261121T120000Z-cp1-4711.db.zst
+  nodeagent snapshot verify /mnt/usb/etcd-snapshot.db
+  nodeagent snapshot verify --identity key.txt /mnt/usb/20261121T120000Z-cp1-4711.db.zst.age`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
 				return usageError{errors.New("--all is given, and names are too")}
 			}
-			v := &verification{app: a, all: all, list: []verifiedSnapshot{}}
-			err := v.run(cmd.Context(), args)
+			with, err := a.identities(identity)
+			if err != nil {
+				return err
+			}
+			v := &verification{app: a, all: all, with: with, list: []verifiedSnapshot{}}
+			err = v.run(cmd.Context(), args)
 			return errors.Join(err, print(a, v.list, v.table))
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every snapshot of every store")
+	cmd.Flags().StringVar(&identity, "identity", "", "file of age identities, to open encrypted snapshots with")
 	return cmd
+}
+
+// identities are those of a file, which is no part of the host: it may lie on a stick. None is read
+// where no file is given.
+func (a *app) identities(file string) (etcdbackup.Identities, error) {
+	if file == "" {
+		return etcdbackup.Identities{}, nil
+	}
+	if !strings.HasPrefix(file, "credential:") {
+		absolute, err := filepath.Abs(file)
+		if err != nil {
+			return etcdbackup.Identities{}, fmt.Errorf("read identities: %w", err)
+		}
+		file = absolute
+	}
+	data, err := host.New("/").ReadSecret(file)
+	if err != nil {
+		return etcdbackup.Identities{}, fmt.Errorf("read identities: %w", err)
+	}
+	return etcdbackup.ParseIdentities(data)
+}
+
+// scratchBeside makes a file without a name in the directory of another, or, where that cannot be
+// written to, as on a stick, in /var/tmp, which is not in memory as /tmp may be.
+func scratchBeside(path string) func(size int64) (*os.File, error) {
+	return func(int64) (*os.File, error) {
+		h := host.New("/")
+		dir, err := filepath.Abs(filepath.Dir(path))
+		if err != nil {
+			return nil, err
+		}
+		file, err := h.ScratchFile(dir)
+		if err == nil {
+			return file, nil
+		}
+		other, otherErr := h.ScratchFile("/var/tmp")
+		if otherErr != nil {
+			return nil, errors.Join(err, otherErr)
+		}
+		return other, nil
+	}
 }
 
 // verifiedSnapshot is a snapshot that was read and found good.
@@ -64,6 +115,7 @@ type verifiedSnapshot struct {
 type verification struct {
 	app  *app
 	all  bool
+	with etcdbackup.Identities
 	list []verifiedSnapshot
 }
 
@@ -128,7 +180,7 @@ func isFile(arg string) bool {
 
 func (v *verification) file(ctx context.Context, path string) error {
 	p := newTransfer(v.app.stderr, path)
-	verdict, err := etcdbackup.CheckFile(ctx, path, p.observe)
+	verdict, err := etcdbackup.Verifier{With: v.with, Scratch: scratchBeside(path), Progress: p.observe}.CheckFile(ctx, path)
 	p.end()
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w; `nodeagent snapshot list` names those in the stores", err)
@@ -182,7 +234,7 @@ func (v *verification) stored(ctx context.Context, m *machine, names []string) e
 var errNoSnapshot = errors.New("verify: there is no snapshot; `nodeagent snapshot save` takes one")
 
 func (v *verification) one(ctx context.Context, m *machine, store etcdbackup.Store, object string) error {
-	done, err := v.app.readBack(ctx, m, store, object)
+	done, err := v.app.readBack(ctx, m, store, object, v.with)
 	if err != nil {
 		return err
 	}
@@ -197,8 +249,8 @@ func (v *verification) one(ctx context.Context, m *machine, store etcdbackup.Sto
 }
 
 // readBack verifies one snapshot of a store and shows how far it is.
-func (a *app) readBack(ctx context.Context, m *machine, store etcdbackup.Store, object string) (etcdbackup.Verified, error) {
+func (a *app) readBack(ctx context.Context, m *machine, store etcdbackup.Store, object string, with etcdbackup.Identities) (etcdbackup.Verified, error) {
 	p := newTransfer(a.stderr, object)
 	defer p.end()
-	return etcdbackup.Verifier{Scratch: m.scratch, Progress: p.observe}.Verify(ctx, store, object)
+	return etcdbackup.Verifier{With: with, Scratch: m.scratch, Progress: p.observe}.Verify(ctx, store, object)
 }

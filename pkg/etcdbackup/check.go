@@ -1,6 +1,7 @@
 package etcdbackup
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -10,8 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // Kind is what a file is.
@@ -37,6 +36,8 @@ type Verdict struct {
 	Content
 }
 
+var errNotRegular = errors.New("it is no regular file")
+
 // Progress is told how many bytes of how many have been read. It is called often and returns soon.
 type Progress func(read, total int64)
 
@@ -49,7 +50,7 @@ func Check(ctx context.Context, f *os.File, progress Progress) (Verdict, error) 
 		return Verdict{}, err
 	}
 	if !before.Mode().IsRegular() {
-		return Verdict{}, errors.New("it is no regular file")
+		return Verdict{}, errNotRegular
 	}
 	size := before.Size()
 	d := newDigest()
@@ -116,11 +117,11 @@ func inDataDirectory(path string) bool {
 // packedAs names the format of a packed or encrypted file, by how it begins; "" is none of them.
 func packedAs(head []byte) string {
 	for format, magic := range map[string]string{
-		"compressed by zstd":        "\x28\xb5\x2f\xfd",
+		"compressed by zstd":        magicZstd,
 		"compressed by gzip":        "\x1f\x8b",
 		"compressed by xz":          "\xfd7zXZ\x00",
 		"a zip archive":             "PK\x03\x04",
-		"encrypted by age":          "age-encryption.org/",
+		"encrypted by age":          magicAge,
 		"encrypted by age, as text": "-----BEGIN AGE ENCRYPTED FILE-----",
 	} {
 		if bytes.HasPrefix(head, []byte(magic)) {
@@ -132,26 +133,43 @@ func packedAs(head []byte) string {
 
 // CheckFile is Check of the file at path. Where a manifest lies beside it, it is held against that
 // too.
-func CheckFile(ctx context.Context, path string, progress Progress) (Verdict, error) {
-	v, err := checkFile(ctx, path, progress)
+//
+// A file that is compressed by zstd, encrypted by age, or both, is unwrapped into a scratch file of
+// v's first, whatever its name is.
+func (v Verifier) CheckFile(ctx context.Context, path string) (Verdict, error) {
+	done, err := v.checkFile(ctx, path)
 	if err != nil {
 		return Verdict{}, fmt.Errorf("verify %s: %w", path, err)
 	}
-	return v, nil
+	return done, nil
 }
 
-func checkFile(ctx context.Context, path string, progress Progress) (v Verdict, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe is not waited for
+func (v Verifier) checkFile(ctx context.Context, path string) (done Verdict, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if !info.Mode().IsRegular() { // a pipe is not waited for
+		return Verdict{}, errNotRegular
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return Verdict{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if v, err = Check(ctx, f, progress); err != nil {
+	plain, err := v.unwrapped(ctx, f)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if plain != f {
+		defer func() { err = errors.Join(err, plain.Close()) }()
+	}
+	if done, err = Check(ctx, plain, v.Progress); err != nil {
 		return Verdict{}, err
 	}
 	beside, err := os.Open(ManifestName(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return v, nil
+		return done, nil
 	}
 	if err != nil {
 		return Verdict{}, err
@@ -164,9 +182,52 @@ func checkFile(ctx context.Context, path string, progress Progress) (v Verdict, 
 	if err != nil {
 		return Verdict{}, fmt.Errorf("its manifest: %w", err)
 	}
-	if err := v.matches(m.Snapshot); err != nil {
+	if err := done.matches(m.Snapshot); err != nil {
 		return Verdict{}, err
 	}
-	v.Manifest = true
-	return v, nil
+	done.Manifest = true
+	return done, nil
+}
+
+const (
+	magicZstd = "\x28\xb5\x2f\xfd"
+	magicAge  = "age-encryption.org/"
+)
+
+// unwrapped is the file itself, or a scratch file with what is inside of one that begins as zstd or
+// age do.
+func (v Verifier) unwrapped(ctx context.Context, f *os.File) (plain *os.File, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	in := bufio.NewReaderSize(untilDone{ctx, io.NewSectionReader(f, 0, info.Size())}, bufferSize)
+	encrypted := begins(in, magicAge)
+	if encrypted && v.With.Empty() {
+		return nil, fmt.Errorf("it is encrypted by age: %w: give the file of one with --identity", ErrNoIdentity)
+	}
+	if encrypted {
+		inside, err := v.With.decrypt(in)
+		if err != nil {
+			return nil, err
+		}
+		in = bufio.NewReaderSize(inside, bufferSize)
+	}
+	compressed := begins(in, magicZstd)
+	if !encrypted && !compressed || v.Scratch == nil {
+		return f, nil
+	}
+	out, err := v.Scratch(info.Size())
+	if err != nil {
+		return nil, err
+	}
+	if err := unwrapTo(out, in, Name{Compressed: compressed}, v.With); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
+}
+
+func begins(r *bufio.Reader, magic string) bool {
+	head, _ := r.Peek(len(magic)) // one that is shorter does not begin so
+	return string(head) == magic
 }

@@ -25,7 +25,7 @@ func checkBytes(t *testing.T, data []byte) (etcdbackup.Verdict, error) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return etcdbackup.CheckFile(t.Context(), path, nil)
+	return (etcdbackup.Verifier{}).CheckFile(t.Context(), path)
 }
 
 // Each version's snapshot is one, and the same without its last 32 bytes is told from a file
@@ -142,11 +142,11 @@ func TestDatabaseOfStoppedServer(t *testing.T) {
 		if err := errors.Join(os.Mkdir(filepath.Dir(inside), 0o700), os.Link(path, inside)); err != nil {
 			t.Fatal(err)
 		}
-		v, err := etcdbackup.CheckFile(t.Context(), inside, nil)
+		v, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), inside)
 		if err != nil || v.Kind != etcdbackup.KindDatabase {
 			t.Errorf("in its place: %+v, %v", v, err)
 		}
-		v, err = etcdbackup.CheckFile(t.Context(), path, nil)
+		v, err = etcdbackup.Verifier{}.CheckFile(t.Context(), path)
 		switch {
 		case err != nil && strings.Contains(err.Error(), "name it snap/db"):
 			doubts++
@@ -192,7 +192,7 @@ func TestCheckNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{pipe: "no regular file", t.TempDir(): "no regular file", "/nonexistent/db": "no such file"} {
-		if _, err := etcdbackup.CheckFile(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
@@ -232,7 +232,7 @@ func TestFileWithManifest(t *testing.T) {
 	h, s := newStore(t)
 	m := save(t, s, noon)
 	path := filepath.Join(h.Root, dir, m.Object.Name)
-	if v, err := etcdbackup.CheckFile(t.Context(), path, nil); err != nil || !v.Manifest {
+	if v, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), path); err != nil || !v.Manifest {
 		t.Errorf("%+v, %v", v, err)
 	}
 	for manifest, want := range map[string]string{
@@ -243,14 +243,14 @@ func TestFileWithManifest(t *testing.T) {
 		if err := os.WriteFile(path+".json", []byte(manifest), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := etcdbackup.CheckFile(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
 	if err := os.Remove(path + ".json"); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := etcdbackup.CheckFile(t.Context(), path, nil); err != nil || v.Manifest {
+	if v, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), path); err != nil || v.Manifest {
 		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -64,7 +64,11 @@ type Snapshot struct {
 	Size     int64  `json:"size"`   // with the trailer
 	SHA256   string `json:"sha256"` // of the whole file, its 32-byte trailer included, hexadecimal
 	Revision int64  `json:"revision"`
-	Keys     int    `json:"keys"` // live ones
+	// CompactRevision is the one that was compacted last; -1: none.
+	CompactRevision int64 `json:"compactRevision"`
+	Keys            int   `json:"keys"` // live ones
+	// KVHash is what etcd's HashKV tells of this content, of any member and after any restore.
+	KVHash uint32 `json:"kvHash"`
 }
 
 // Member is the etcd member a snapshot is taken from, as far as it tells. The ids are

@@ -219,6 +219,7 @@ func (s *save) verify(ctx context.Context, m *Manifest) error {
 		m.Etcd.StorageVersion = content.StorageVersion
 	}
 	m.Snapshot.Revision, m.Snapshot.Keys = content.Revision, content.Keys
+	m.Snapshot.CompactRevision, m.Snapshot.KVHash = content.CompactRevision, content.KVHash
 	name, err := s.free(ctx, Name{
 		Time: m.Time, Host: HostInName(m.Host), Revision: m.Snapshot.Revision,
 		Compressed: s.req.Compress, Encrypted: !s.req.Recipients.Empty(),

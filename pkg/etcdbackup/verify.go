@@ -133,6 +133,8 @@ func (v Verdict) matches(want Snapshot) error {
 		return notTheManifests(v.Size, v.SHA256, want)
 	case v.Revision != want.Revision || v.Keys != want.Keys:
 		return fmt.Errorf("revision %d and %d keys are not the %d and %d of its manifest", v.Revision, v.Keys, want.Revision, want.Keys)
+	case v.KVHash != want.KVHash || v.CompactRevision != want.CompactRevision:
+		return fmt.Errorf("KV hash %d, compacted at %d, is not the %d, at %d, of its manifest", v.KVHash, v.CompactRevision, want.KVHash, want.CompactRevision)
 	}
 	return nil
 }

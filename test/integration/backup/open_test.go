@@ -47,11 +47,28 @@ func TestOpenByHand(t *testing.T) {
 			t.Errorf("%s is not in the archive:\n%s", path, out)
 		}
 	}
+
+	// The program opens them too, from a store or anywhere: packed, unpacked, without a manifest.
+	verify := program + " snapshot verify "
+	for command, want := range map[string]string{
+		program + " --root " + encrypted.root + " snapshot verify":                        "encrypted, and not opened",
+		program + " --root " + encrypted.root + " snapshot verify --identity " + identity: "sha256 as in its manifest",
+		verify + "--identity identity.txt ./" + encrypted.manifest.Object.Name:            "sha256 as in its manifest",
+		"cp *.db.zst.age x; " + verify + "--identity identity.txt x":                      "sha256 as at its end",
+		verify + "snapshot.db":                                          "sha256 as at its end",
+		verify + plain.dir + "/" + plain.manifest.Object.Name:           "sha256 as in its manifest",
+		"! " + verify + "./" + encrypted.manifest.Object.Name + " 2>&1": "no identity",
+	} {
+		if out := shell(t, encrypted.dir, command); !strings.Contains(out, want) {
+			t.Errorf("%s: %s, want %q", command, out, want)
+		}
+	}
 }
 
 // backup is one that the program has saved below a root of its own.
 type backup struct {
-	dir      string
+	root     string
+	dir      string // of the store
 	manifest etcdbackup.Manifest
 }
 
@@ -73,7 +90,7 @@ func saved(t *testing.T, program, config string) backup {
 	}
 	t.Cleanup(func() { _ = member.Close() })
 	shell(t, root, program+" --root "+root+" snapshot save")
-	b := backup{dir: filepath.Join(root, "/var/lib/nodeagent/backups")}
+	b := backup{root: root, dir: filepath.Join(root, "/var/lib/nodeagent/backups")}
 	manifests, err := filepath.Glob(filepath.Join(b.dir, "*.json"))
 	if err != nil || len(manifests) != 1 {
 		t.Fatalf("%v, %v", manifests, err)

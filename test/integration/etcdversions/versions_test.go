@@ -238,7 +238,7 @@ func checkDatabase(t *testing.T, s *server) {
 	t.Helper()
 	want := s.says(t)
 	s.stop()
-	v, err := etcdbackup.CheckFile(t.Context(), filepath.Join(s.data, "member/snap/db"), nil)
+	v, err := (etcdbackup.Verifier{}).CheckFile(t.Context(), filepath.Join(s.data, "member/snap/db"))
 	if err != nil || v.Kind != etcdbackup.KindDatabase {
 		t.Errorf("the server's database: %+v, %v", v, err)
 	}
