@@ -60,6 +60,38 @@ func (m *machine) scratch(size int64) (*os.File, error) {
 	return m.fileStore(m.cfg.Backup.Stores[0].File.Dir).Scratch(size)
 }
 
+// savesEtcd says whether this host has an etcd to save.
+func (m *machine) savesEtcd() bool {
+	cfg := stepsConfig(m.cfg)
+	return cfg.Role != bootstrap.Worker && !cfg.ExternalEtcd()
+}
+
+// backupNotes are what the backups of this host do not protect from. Stores beside it would be
+// told of here; as it is a directory is off the host when its filesystem is another machine's.
+func (m *machine) backupNotes() []string {
+	notes := []string{}
+	if !m.savesEtcd() {
+		return notes
+	}
+	if len(m.cfg.Backup.Recipients) == 0 {
+		notes = append(notes, "not encrypted (backup.recipients), and without the keys and the configuration that a new host needs")
+	}
+	if !m.offHost() {
+		notes = append(notes, "on this host only: what takes its disks takes them too")
+	}
+	return notes
+}
+
+// offHost says that a store does not lie on this host.
+func (m *machine) offHost() bool {
+	for _, s := range m.cfg.Backup.Stores {
+		if m.fileStore(s.File.Dir).Remote() {
+			return true
+		}
+	}
+	return false
+}
+
 // backupRequest is what the configuration says of a backup.
 func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 	cfg := m.cfg.Backup

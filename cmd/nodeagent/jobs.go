@@ -10,6 +10,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/certs"
+	"github.com/nodeagent/nodeagent/pkg/etcd"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/metrics"
@@ -136,7 +137,7 @@ func (s *session) snapshot(ctx context.Context) error {
 		return agent.NothingToDo("kubeadm init has not ended")
 	}
 	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now(), nil)
-	if err != nil && !report.Saved() && !s.done.Load() {
+	if err != nil && !report.Saved() && !s.done.Load() || errors.Is(err, etcd.ErrNoMember) && !s.machine.savesEtcd() {
 		return agent.NothingToDo(err.Error())
 	}
 	for _, store := range report.Stores {
@@ -154,6 +155,9 @@ func (s *session) snapshot(ctx context.Context) error {
 // snapshot that every store has was taken: the schedule goes on from there after a restart.
 func (s *session) exportSnapshots(ctx context.Context) time.Time {
 	var last time.Time
+	next := s.machine.nextBackup()
+	soon := next(time.Now())
+	s.daemon.metrics.SnapshotPolicy(s.machine.savesEtcd(), next(soon).Sub(soon), s.machine.offHost())
 	for i, store := range s.machine.stores() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
@@ -162,7 +166,7 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 		}
 		var newest metrics.Snapshot
 		if b, there := catalog.Newest(time.Now()); there {
-			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.nextBackup()(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys)}
+			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.nextBackup()(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys), Encrypted: len(b.Recipients) > 0}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
 		if i == 0 || newest.Taken.Before(last) {

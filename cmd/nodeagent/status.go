@@ -80,7 +80,7 @@ func newStatus(now time.Time) agent.Status {
 	return agent.Status{
 		APIVersion: "nodeagent/v1", Version: thisBuild().Version, Now: now,
 		Problems: []agent.Problem{}, Units: []agent.UnitStatus{}, StaticPods: []agent.StaticPodStatus{}, Steps: []agent.StepStatus{},
-		Jobs: []agent.JobStatus{}, Certificates: []agent.CertificateStatus{}, Snapshots: []agent.SnapshotStatus{},
+		Jobs: []agent.JobStatus{}, Certificates: []agent.CertificateStatus{}, Snapshots: []agent.SnapshotStatus{}, BackupNotes: []string{},
 	}
 }
 
@@ -238,6 +238,7 @@ func renewal(c certs.Certificate) string {
 }
 
 func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings) {
+	s.BackupNotes = m.backupNotes()
 	for _, store := range m.stores() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
@@ -247,9 +248,10 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 		for _, b := range catalog.Backups {
 			s.Snapshots = append(s.Snapshots, agent.SnapshotStatus{
 				Name: b.Object.Name, Store: store.String(), Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision,
+				Encrypted: len(b.Recipients) > 0,
 			})
 		}
-		if !made(s) || m.host.Offline || m.cfg.Role == bootstrap.Worker {
+		if !made(s) || m.host.Offline || !m.savesEtcd() {
 			continue
 		}
 		newest, there := catalog.Newest(s.Now)

@@ -212,6 +212,9 @@ func (p *statusPage) backups(s agent.Status) {
 	case label != "" && s.Role != "worker" && s.Role != "":
 		p.row(label, "none")
 	}
+	for _, note := range s.BackupNotes {
+		p.row("", note)
+	}
 }
 
 func (p *statusPage) certificates(s agent.Status) {

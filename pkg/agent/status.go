@@ -30,6 +30,7 @@ type Status struct {
 	Jobs         []JobStatus         `json:"jobs"`           // the jobs that have run or are planned, by name
 	Certificates []CertificateStatus `json:"certificates"`   // the one of each file and user that expires first, by path
 	Snapshots    []SnapshotStatus    `json:"snapshots"`      // the verified snapshots of etcd, store by store, the newest first
+	BackupNotes  []string            `json:"backupNotes"`    // what the backups do not protect from, as configured: it stands as long as that does
 }
 
 // Verdict answers the question of the page.
@@ -234,6 +235,8 @@ type SnapshotStatus struct {
 	Taken    time.Time `json:"taken"`     // when it was taken and verified: one that could not be verified is not kept
 	Size     int64     `json:"sizeBytes"` // how large the file is
 	Revision int64     `json:"revision"`  // the revision of etcd in it
+
+	Encrypted bool `json:"encrypted"` // only who has an identity reads it
 }
 
 // Problem is something that is wrong and what to type about it.

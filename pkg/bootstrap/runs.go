@@ -10,10 +10,16 @@ func (c Config) Units() (needed, optional []string) {
 		return []string{etcdUnit}, nil
 	}
 	needed = []string{containerdUnit, kubeletUnit}
-	if c.Kubeadm.ClusterConfiguration.at("etcd", "external") != nil {
+	if c.ExternalEtcd() {
 		optional = []string{etcdUnit}
 	}
 	return needed, optional
+}
+
+// ExternalEtcd says that the cluster's etcd is not kubeadm's own. Its members may run on this host
+// all the same.
+func (c Config) ExternalEtcd() bool {
+	return c.Role == ControlPlane && c.Kubeadm.ClusterConfiguration.at("etcd", "external") != nil
 }
 
 const etcdUnit = "etcd.service"

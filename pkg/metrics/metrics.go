@@ -43,6 +43,11 @@ type Metrics struct {
 	snapshotKeys     *prometheus.GaugeVec
 	snapshotsStored  *prometheus.GaugeVec
 
+	snapshotEncrypted *prometheus.GaugeVec
+	snapshotInterval  prometheus.Gauge
+	snapshotRequired  prometheus.Gauge
+	snapshotOffHost   prometheus.Gauge
+
 	driftCorrections *prometheus.CounterVec
 	driftFlapping    *prometheus.GaugeVec
 
@@ -88,12 +93,16 @@ func New(version, revision string) *Metrics {
 		certNotBefore:  f.vec("certificate_not_before_timestamp_seconds", "When the certificate that expires first begins to be valid.", "path", "user", "kind"),
 		certUnreadable: f.vec("certificate_unreadable", "1 for a file that should hold certificates and cannot be read or parsed, or that is gone although a kubeconfig, a static pod or the kubelet's configuration names it.", "path"),
 
-		snapshotTime:     f.vec("etcd_snapshot_last_success_timestamp_seconds", "When the newest verified etcd snapshot in the store was taken; 0 when there is none.", "store"),
-		snapshotDue:      f.vec("etcd_snapshot_due_timestamp_seconds", "When, by the schedule, the store is to have a newer verified etcd snapshot than it has; 0 when there is none.", "store"),
-		snapshotSize:     f.vec("etcd_snapshot_size_bytes", "Size of the newest verified etcd snapshot in the store.", "store"),
-		snapshotRevision: f.vec("etcd_snapshot_revision", "etcd revision of the newest verified snapshot in the store.", "store"),
-		snapshotKeys:     f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
-		snapshotsStored:  f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
+		snapshotTime:      f.vec("etcd_snapshot_last_success_timestamp_seconds", "When the newest verified etcd snapshot in the store was taken; 0 when there is none.", "store"),
+		snapshotDue:       f.vec("etcd_snapshot_due_timestamp_seconds", "When, by the schedule, the store is to have a newer verified etcd snapshot than it has; 0 when there is none.", "store"),
+		snapshotSize:      f.vec("etcd_snapshot_size_bytes", "Size of the newest verified etcd snapshot in the store.", "store"),
+		snapshotRevision:  f.vec("etcd_snapshot_revision", "etcd revision of the newest verified snapshot in the store.", "store"),
+		snapshotKeys:      f.vec("etcd_snapshot_keys", "Keys in the newest verified snapshot in the store.", "store"),
+		snapshotEncrypted: f.vec("etcd_snapshot_encrypted", "1 when the newest verified etcd snapshot in the store is encrypted, 0 when it is not or there is none.", "store"),
+		snapshotInterval:  f.gauge("etcd_snapshot_interval_seconds", "Time between the next two etcd snapshots by the schedule; 0 where this host has none to take."),
+		snapshotRequired:  f.gauge("etcd_snapshot_required", "1 when this host has an etcd to take snapshots of, 0 on workers and where etcd is on other hosts."),
+		snapshotOffHost:   f.gauge("etcd_snapshot_off_host", "1 when a store of etcd snapshots is not on this host, 0 when all are."),
+		snapshotsStored:   f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
 
 		driftCorrections: f.counters("drift_corrections_total", "Differences that drift has mended.", "step"),
 		driftFlapping:    f.vec("drift_flapping", "Differences that keep coming back and are left alone.", "step"),
@@ -248,6 +257,7 @@ type Snapshot struct {
 	Taken, Due     time.Time // Due is when a newer one is to be there
 	Size           int64
 	Revision, Keys int64
+	Encrypted      bool
 }
 
 // Snapshots reports how many verified snapshots a store holds and the newest of them, which
@@ -259,6 +269,15 @@ func (m *Metrics) Snapshots(store string, stored int, newest Snapshot) {
 	m.snapshotSize.WithLabelValues(store).Set(float64(newest.Size))
 	m.snapshotRevision.WithLabelValues(store).Set(float64(newest.Revision))
 	m.snapshotKeys.WithLabelValues(store).Set(float64(newest.Keys))
+	m.snapshotEncrypted.WithLabelValues(store).Set(number(newest.Encrypted))
+}
+
+// SnapshotPolicy reports whether this host has an etcd to take snapshots of, how often that is, and
+// whether any of the stores is not on it.
+func (m *Metrics) SnapshotPolicy(required bool, interval time.Duration, offHost bool) {
+	m.snapshotRequired.Set(number(required))
+	m.snapshotInterval.Set(interval.Seconds())
+	m.snapshotOffHost.Set(number(offHost))
 }
 
 // Bootstrapped reports whether this host's bootstrap is complete, and when it was completed: the

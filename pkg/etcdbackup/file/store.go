@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -83,6 +84,23 @@ func (s *Store) Room(ctx context.Context) (etcdbackup.Room, error) {
 	}
 	defer func() { _ = dir.Close() }() // nothing is written to it
 	return s.room(dir)
+}
+
+// networks are the filesystems of statfs(2) whose files lie on other machines.
+var networks = []int64{unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC}
+
+// Remote says that the directory is of another machine's filesystem: NFS, SMB or CephFS. One that is
+// not there yet, or cannot be asked, is not.
+func (s *Store) Remote() bool {
+	dir, err := s.host.Path(s.dir)
+	if err != nil {
+		return false
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return false
+	}
+	return slices.Contains(networks, stat.Type)
 }
 
 // Scratch makes a file without a name in the store's directory, for size bytes; where there is no
