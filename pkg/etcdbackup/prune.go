@@ -48,6 +48,7 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 			mine = append(mine, m)
 		}
 	}
+	req.Now = settled(mine, req.Now)
 	keep, remove := Retain(mine, req.Retention, req.Now, c.Proven)
 	if req.DryRun || len(remove) == 0 {
 		return Pruned{keep, remove}, nil
@@ -66,6 +67,22 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 		done.Removed = append(done.Removed, d)
 	}
 	return done, nil
+}
+
+// quickly is how far ahead of the clock saves in quick succession are dated: each takes the next
+// second that is free.
+const quickly = time.Minute
+
+// settled is now, or the time of a backup that was dated ahead only because it was taken in quick
+// succession: it is no backup of the future.
+func settled(backups []Manifest, now time.Time) time.Time {
+	at := now
+	for _, m := range backups {
+		if m.Time.After(at) && m.Time.Sub(now) <= quickly {
+			at = m.Time.In(now.Location())
+		}
+	}
+	return at
 }
 
 // orphanAge is how old an object without a manifest is before it is taken for a leftover, and

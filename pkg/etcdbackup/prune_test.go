@@ -71,6 +71,19 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// Saves in quick succession take the seconds to come: they are no backups of the future, which
+// retention would not touch.
+func TestPruneAfterQuickSaves(t *testing.T) {
+	_, s := newStore(t)
+	for range 3 {
+		save(t, s, noon)
+	}
+	if _, err := etcdbackup.Prune(t.Context(), s, pruneRequest(noon, 1)); err != nil {
+		t.Fatal(err)
+	}
+	wantBackups(t, s, noon.Add(2*time.Second))
+}
+
 // Another host's backups in the directory are neither counted nor removed.
 func TestPruneLeavesOthers(t *testing.T) {
 	h, s := newStore(t)

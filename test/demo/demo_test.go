@@ -75,7 +75,7 @@ func TestDemo(t *testing.T) {
 			`28 steps, 7 changed; wait for boot: preflight/host, preflight/time, kubelet, kubeadm/config … kubeadm/addon, node/ready`,
 			`28 steps checked, nothing to change`,
 			`(?m)^    \d{8}T\d{6}Z-cp1-4\.db\.zst .* 3 +file /var/lib/nodeagent/backups$`,
-			`cp1-4\.db\.zst: revision 4, 3 keys, \d+ bytes, sha256 as in its manifest`,
+			`cp1-4\.db\.zst: revision 4, 3 keys, \d+ bytes, KV hash \d+, sha256 as in its manifest`,
 			`msg="drift mended" step=kernel/sysctl subject=/etc/sysctl\.d/90-nodeagent\.conf have=`,
 			`cp1 is not well: 1 problem\n`,
 			`Problem +/etc/kubernetes/pki/apiserver\.crt expires in 9 days, \S+\n +type: kubeadm certs renew all`,
