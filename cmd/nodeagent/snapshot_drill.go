@@ -105,9 +105,12 @@ func (d *drilling) prepare(flags drillFlags) (err error) {
 	case identity == "-":
 		d.options.Identities, err = identitiesFrom(d.app.stdin)
 	case identity != "":
-		d.options.Identities, err = readIdentities(host.New("/"), identity)
+		d.options.Identities, err = d.app.identities(identity)
 	case d.machine != nil && d.machine.cfg.Backup.Drill.IdentityFile != "":
-		d.options.Identities, err = readIdentities(h, d.machine.cfg.Backup.Drill.IdentityFile)
+		var data []byte
+		if data, err = h.ReadSecret(d.machine.cfg.Backup.Drill.IdentityFile); err == nil {
+			d.options.Identities, err = etcdbackup.ParseIdentities(data)
+		}
 	}
 	if err != nil {
 		return err
@@ -153,21 +156,6 @@ func (m *machine) scratchRoom(dir string) func(context.Context) (int64, error) {
 		room, err := m.fileStore(dir).Room(ctx)
 		return room.Free, err
 	}
-}
-
-func readIdentities(h *host.Host, path string) (etcdbackup.Identities, error) {
-	if host.ValidateSecret(path) != nil { // a name that is not absolute
-		abs, err := filepath.Abs(path)
-		if err != nil {
-			return etcdbackup.Identities{}, err
-		}
-		path = abs
-	}
-	data, err := h.ReadSecret(path)
-	if err != nil {
-		return etcdbackup.Identities{}, err
-	}
-	return etcdbackup.ParseIdentities(data)
 }
 
 // maxIdentity is more than any file of identities has.

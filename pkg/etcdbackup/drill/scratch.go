@@ -31,7 +31,8 @@ func GoMemory(size int64) int64 { return size/8 + ownMemory*3/4 }
 
 const scratchPrefix = "nodeagent-drill-"
 
-// scratch is a directory of one drill. It is locked as long as its process lives: what lies about
+// scratch is a directory of one drill, 0700 and with a name of its own, in one that Host.Path found:
+// etcd's libraries write into it by paths, so that this does too, and not through package host. It is locked as long as its process lives: what lies about
 // unlocked is a dead one's.
 type scratch struct {
 	path string
