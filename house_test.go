@@ -22,18 +22,19 @@ const module = "github.com/nodeagent/nodeagent/"
 var mayImport = map[string][]string{
 	"cmd/nodeagent": {
 		"pkg/agent", "pkg/bootstrap", "pkg/certs", "pkg/config", "pkg/etcd", "pkg/etcdbackup",
-		"pkg/etcdbackup/file", "pkg/host", "pkg/kube", "pkg/metrics", "pkg/step", "pkg/systemd",
+		"pkg/etcdbackup/drill", "pkg/etcdbackup/file", "pkg/host", "pkg/kube", "pkg/metrics", "pkg/step", "pkg/systemd",
 	},
 	// The section types come from the domains, and nothing else does.
 	"pkg/config":  {"pkg/bootstrap", "pkg/certs", "pkg/etcdbackup", "pkg/host", "pkg/kernel"},
 	"pkg/agent":   {"pkg/host", "pkg/step"},
 	"pkg/metrics": {},
 	// Domains: access packages and step; no other domain, but bootstrap → kernel.
-	"pkg/bootstrap":       {"pkg/host", "pkg/kernel", "pkg/kube", "pkg/step", "pkg/systemd"},
-	"pkg/certs":           {"pkg/host", "pkg/step", "pkg/systemd", "pkg/kube", "pkg/etcd"},
-	"pkg/etcdbackup":      {"pkg/host", "pkg/step", "pkg/systemd", "pkg/kube", "pkg/etcd"},
-	"pkg/etcdbackup/file": {"pkg/etcdbackup", "pkg/host"},
-	"pkg/kernel":          {"pkg/host", "pkg/step", "pkg/systemd"},
+	"pkg/bootstrap":        {"pkg/host", "pkg/kernel", "pkg/kube", "pkg/step", "pkg/systemd"},
+	"pkg/certs":            {"pkg/host", "pkg/step", "pkg/systemd", "pkg/kube", "pkg/etcd"},
+	"pkg/etcdbackup":       {"pkg/host", "pkg/step", "pkg/systemd", "pkg/kube", "pkg/etcd"},
+	"pkg/etcdbackup/drill": {"pkg/etcdbackup"},
+	"pkg/etcdbackup/file":  {"pkg/etcdbackup", "pkg/host"},
+	"pkg/kernel":           {"pkg/host", "pkg/step", "pkg/systemd"},
 	// Access to the machine.
 	"pkg/systemd": {"pkg/host"},
 	"pkg/kube":    {"pkg/host"},
@@ -58,7 +59,8 @@ var onlyIn = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/kernel"},
 	"k8s.io":                                 {"pkg/kube"},
 	"go.etcd.io/etcd/client/v3":              {"pkg/etcd", "pkg/etcdbackup"},
-	"go.etcd.io/etcd/server":                 {"pkg/etcd/etcdtest"},
+	"go.etcd.io/etcd/server":                 {"pkg/etcd/etcdtest", "pkg/etcdbackup/drill"},
+	"go.etcd.io/etcd/etcdutl":                {"pkg/etcdbackup/drill"},
 }
 
 // mayBeVar are variables of packages that are neither errors, regular expressions, embedded

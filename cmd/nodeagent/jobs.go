@@ -37,6 +37,8 @@ func jobDeadline(name string) time.Duration {
 	switch name {
 	case jobSnapshot:
 		return snapshotDeadline
+	case jobDrill:
+		return drillDeadline + 10*time.Minute // systemd ends the unit at its own
 	case jobDrift:
 		return 5 * time.Minute
 	}
@@ -54,6 +56,9 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 	}
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
+	}
+	if !s.host.Offline && !s.machine.cfg.Backup.Drill.Off() {
+		jobs = append(jobs, s.drillJob(ctx))
 	}
 	return append(jobs, agent.Job{
 		Name: jobSnapshot, Next: s.machine.nextBackup(), Last: s.exportSnapshots(ctx),
@@ -73,7 +78,7 @@ func (s *session) announce(jobs []agent.Job) {
 	if err != nil {
 		s.log.Warn("state not read", "err", err)
 	}
-	for _, name := range []string{jobCerts, jobDrift, jobNode, jobSnapshot} {
+	for _, name := range []string{jobCerts, jobDrift, jobNode, jobSnapshot, jobDrill} {
 		i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Name == name })
 		if i < 0 {
 			s.daemon.metrics.JobGone(name)

@@ -28,6 +28,8 @@ type machine struct {
 	steps    []step.Step
 	// unit asks systemd for the state of a unit.
 	unit func(ctx context.Context, name string) (systemd.State, error)
+	// transient runs a program in a unit of its own.
+	transient func(ctx context.Context, t systemd.Transient) (systemd.Result, error)
 	// synced says whether something keeps the clock right.
 	synced func() (bool, error)
 	// patience is how long a lock is waited for; waiting is told who holds it.
@@ -48,7 +50,7 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}, nil
+	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, transient: units.RunTransient, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {

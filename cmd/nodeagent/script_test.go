@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 //	etcd ROOT                    a real etcd runs, as the image's own
 //	spoil DIR                    a byte of the newest snapshot in DIR is another; twice, it is as it was
 //	newest DIR FILE              the newest snapshot in DIR is unpacked to FILE
+//	agekey IDENTITY CONFIG       a new age identity, and a configuration that encrypts backups for it
 //	hold ROOT LOCK PURPOSE       somebody holds the lock until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -40,9 +42,19 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(2 * time.Minute),
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "pki": pki, "etcd": etcdMember, "hold": hold, "spoil": spoil, "newest": newest,
+			"exits": exits, "agekey": agekey, "pki": pki, "etcd": etcdMember, "hold": hold, "spoil": spoil, "newest": newest,
 		},
 	})
+}
+
+func agekey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: agekey IDENTITY CONFIG")
+	}
+	key, err := age.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(args[0], []byte(key.String()+"\n"), 0o600))
+	ts.Check(os.WriteFile(args[1], []byte("role: control-plane\nbackup: {recipients: ["+key.Recipient().String()+"]}\n"), 0o600))
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -29,6 +29,8 @@ type session struct {
 	waitsAt time.Time         // that it was
 	drift   map[string]string // what the last look for drift found and left, by what is not as wanted
 
+	drillFailed time.Time // when the last drill failed in this session
+
 	node nodeSeen
 
 	writing   sync.Mutex // guards unwritten

@@ -26,6 +26,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 		},
 		a.verifyCommand(),
 		a.pruneCommand(),
+		a.drillCommand(),
 	)
 	return cmd
 }

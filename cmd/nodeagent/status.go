@@ -143,6 +143,7 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	m.addJobs(&s, state, f)
 	m.addCertificates(&s, f)
 	m.addSnapshots(ctx, &s, f)
+	m.addDrills(&s, state, f)
 	s.Problems = append(clockProblems(s, m.synced), s.Problems...)
 	s.Judge()
 	return s
@@ -251,6 +252,7 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 				Encrypted: len(b.Recipients) > 0,
 			})
 		}
+		m.addProofs(ctx, s, store, f)
 		if !made(s) || m.host.Offline || !m.savesEtcd() {
 			continue
 		}

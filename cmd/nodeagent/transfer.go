@@ -36,6 +36,15 @@ func (t *transfer) observe(done, total int64) {
 	fmt.Fprint(t.w, "\r\x1b[K"+transferLine(t.name, done, total, now.Sub(t.began)))
 }
 
+// stage takes what is being done, and how far it is where that is known.
+func (t *transfer) stage(doing string, done, total int64) {
+	if total > 0 {
+		t.observe(done, total)
+	} else if t.w != nil {
+		fmt.Fprintf(t.w, "\r\x1b[K%s: %s", t.name, doing)
+	}
+}
+
 // end leaves nothing of the line.
 func (t *transfer) end() {
 	if t.w != nil {

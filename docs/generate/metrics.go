@@ -29,6 +29,8 @@ func metricList() ([]metric, error) {
 	m.JobDue("job", time.Time{})
 	m.Certificates([]metrics.Certificate{{}}, []string{""})
 	m.Snapshots("store", 0, metrics.Snapshot{})
+	m.Drills("store", metrics.Drill{})
+	m.DrillResults([]string{"reason"}, nil)
 	m.StepApplied("step", true, 0)
 	m.Bootstrapped(false, time.Time{})
 	m.Unit("unit", "", false)

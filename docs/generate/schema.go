@@ -78,6 +78,8 @@ func (r *reader) schema(t reflect.Type) (schema, error) {
 		return schema{Type: "boolean"}, nil
 	case t.Kind() == reflect.Int || t.Kind() == reflect.Int64:
 		return schema{Type: "integer"}, nil
+	case t.Kind() == reflect.Float64:
+		return schema{Type: "number"}, nil
 	}
 	return schema{}, fmt.Errorf("no schema for %s", t)
 }

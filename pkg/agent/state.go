@@ -23,6 +23,53 @@ type State struct {
 	Version int                  `json:"version"` // 1
 	Steps   map[string]StepState `json:"steps"`
 	Jobs    map[string]JobState  `json:"jobs"`
+	Drills  DrillState           `json:"drills,omitzero"`
+}
+
+// DrillState is how drills of backups ended. Those that succeeded are proofs beside the backups;
+// of the others there is only this.
+type DrillState struct {
+	Results map[string]int `json:"results,omitempty"` // how many, by their reason
+	Last    []DrillResult  `json:"last,omitempty"`    // of each store
+}
+
+// DrillResult is how one drill ended, or why it was not begun.
+type DrillResult struct {
+	At     time.Time `json:"at"`
+	Store  string    `json:"store"`
+	Object string    `json:"object,omitempty"`
+	Reason string    `json:"reason"` // "restored", "object", or what went wrong in a word
+	Error  string    `json:"error,omitempty"`
+}
+
+// Of is a store's last result; zero where there is none.
+func (d *DrillState) Of(store string) DrillResult {
+	for _, r := range d.Last {
+		if r.Store == store {
+			return r
+		}
+	}
+	return DrillResult{}
+}
+
+// Add counts a result, and keeps it as its store's last.
+func (d *DrillState) Add(r DrillResult) {
+	if d.Results == nil {
+		d.Results = map[string]int{}
+	}
+	d.Results[r.Reason]++
+	d.Replace(r)
+}
+
+// Replace keeps a result as its store's last, and does not count it.
+func (d *DrillState) Replace(r DrillResult) {
+	for i := range d.Last {
+		if d.Last[i].Store == r.Store {
+			d.Last[i] = r
+			return
+		}
+	}
+	d.Last = append(d.Last, r)
 }
 
 // StepState is the last result of a step.

@@ -194,7 +194,7 @@ func (s StepStatus) Good() bool { return s.Outcome == step.Clean || s.Outcome ==
 
 // JobStatus is a job's last run and when it is due.
 type JobStatus struct {
-	Name string `json:"name"` // snapshot, certificates, drift or node
+	Name string `json:"name"` // snapshot, drill, certificates, drift or node
 	JobState
 }
 
@@ -237,6 +237,11 @@ type SnapshotStatus struct {
 	Revision int64     `json:"revision"`  // the revision of etcd in it
 
 	Encrypted bool `json:"encrypted"` // only who has an identity reads it
+	// Proven is how far its last proof goes: "restored", or "object" of one that is encrypted and was not opened; empty before.
+	Proven         string    `json:"proven,omitempty"`
+	ProvenAt       time.Time `json:"provenAt,omitzero"`        // when the drill ended that proved it
+	ProvenBy       string    `json:"provenBy,omitempty"`       // the host that ran the drill
+	RestoreSeconds float64   `json:"restoreSeconds,omitempty"` // how long the drill took to restore and open it
 }
 
 // Problem is something that is wrong and what to type about it.

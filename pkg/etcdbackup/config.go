@@ -48,6 +48,8 @@ type Config struct {
 	Stores []StoreConfig `yaml:"stores"`
 	// Retention says which backups are kept in each store.
 	Retention Retention `yaml:"retention"`
+	// Drill is when a backup is restored for proof, and with what.
+	Drill DrillConfig `yaml:"drill"`
 }
 
 // StoreConfig is one place where backups are kept. Exactly one of its fields is set.
@@ -81,6 +83,7 @@ func DefaultConfig() Config {
 
 		Stores:    []StoreConfig{{File: &FileConfig{Dir: "/var/lib/nodeagent/backups"}}},
 		Retention: Retention{KeepLast: 28},
+		Drill:     defaultDrill(),
 	}
 }
 
@@ -129,6 +132,7 @@ func (c Config) Validate() error {
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, c.Drill.validate(c.TimeZone))
 	return errors.Join(errs...)
 }
 

@@ -48,6 +48,11 @@ type Metrics struct {
 	snapshotRequired  prometheus.Gauge
 	snapshotOffHost   prometheus.Gauge
 
+	drillTime    *prometheus.GaugeVec
+	drillTook    *prometheus.GaugeVec
+	drillRestore *prometheus.GaugeVec
+	drillResults *prometheus.CounterVec
+
 	driftCorrections *prometheus.CounterVec
 	driftFlapping    *prometheus.GaugeVec
 
@@ -63,7 +68,8 @@ type Metrics struct {
 	mu        sync.Mutex
 	certFiles map[[3]string]bool // the path, user and kind of what the last scan found
 	certBad   map[string]bool
-	versions  *Versions // that are exported
+	versions  *Versions      // that are exported
+	drills    map[string]int // the results that are counted already, by reason
 }
 
 // New makes the registry and all metrics. version and revision name the build.
@@ -103,6 +109,11 @@ func New(version, revision string) *Metrics {
 		snapshotRequired:  f.gauge("etcd_snapshot_required", "1 when this host has an etcd to take snapshots of, 0 on workers and where etcd is on other hosts."),
 		snapshotOffHost:   f.gauge("etcd_snapshot_off_host", "1 when a store of etcd snapshots is not on this host, 0 when all are."),
 		snapshotsStored:   f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
+
+		drillTime:    f.vec("etcd_snapshot_proven_timestamp_seconds", "When a drill last proved a snapshot in the store, by its proof: \"restored\" to an etcd that served it, or only the \"object\" of an encrypted one by its hash; 0 before.", "store", "proven"),
+		drillTook:    f.vec("etcd_drill_duration_seconds", "How long the store's last drill that ended in a proof took; 0 before.", "store"),
+		drillRestore: f.vec("etcd_drill_restore_duration_seconds", "How long the last restore took of a drill, from the plain snapshot on disk to an etcd that serves it; 0 before.", "store"),
+		drillResults: f.counters("etcd_drill_results_total", "Drills by how they ended, by hand too: restored and object are the good ends.", "reason"),
 
 		driftCorrections: f.counters("drift_corrections_total", "Differences that drift has mended.", "step"),
 		driftFlapping:    f.vec("drift_flapping", "Differences that keep coming back and are left alone.", "step"),

@@ -38,6 +38,10 @@ func populated() *Metrics {
 	}, []string{"/etc/kubernetes/pki/broken.crt"})
 	m.Snapshots("file:/var/lib/nodeagent/backups", 28, Snapshot{Taken: noon, Due: noon.Add(6 * time.Hour), Size: 4096, Revision: 1234, Keys: 56})
 	m.Snapshots("file:/empty", 0, Snapshot{})
+	m.Drills("file:/var/lib/nodeagent/backups", Drill{Restored: noon, Took: 61.5, Restore: 8.25})
+	m.Drills("file:/empty", Drill{})
+	m.DrillResults([]string{"restored", "damaged"}, map[string]int{"restored": 2})
+	m.DrillResults([]string{"restored", "damaged"}, map[string]int{"restored": 3}) // by another process
 	m.StepKnown("kernel/swap", 0)
 	m.StepKnown("kernel/sysctl", 700*time.Millisecond)
 	m.StepApplied("kernel/swap", true, 1200*time.Millisecond)

@@ -160,7 +160,16 @@ func TestTransientResults(t *testing.T) {
 		{name: "killed", script: "kill -KILL $$", want: Result{Result: "signal", Signal: 9}},
 		{name: "timeout", script: "exec sleep 1000", change: func(t *Transient) { t.Timeout = 500 * time.Millisecond }, want: Result{Result: "timeout", Signal: 15}},
 		{name: "noexec", change: func(t *Transient) { t.Argv = []string{"/nonexistent"} }, want: Result{Result: "exit-code", Code: 203}},
-		{name: "limits", script: "true", change: func(t *Transient) { t.MemoryMax = 64 << 20; t.IOWeight = 50 }, want: Result{Result: "success"}},
+		{
+			name:   "limits",
+			script: "systemctl show nodeagent-test-limits.service -p CPUWeight -p IOWeight -p IOReadBandwidthMax -p IOWriteBandwidthMax -p MemoryMax -p OOMScoreAdjust | sort",
+			change: func(t *Transient) {
+				t.MemoryMax, t.IOWeight, t.CPUWeight, t.OOMScore = 64<<20, 50, 1, 900
+				t.IOBandwidth, t.IOPaths = 20_000_000, []string{"/var/lib"}
+			},
+			want: Result{Result: "success"},
+			log:  "CPUWeight=1\nIOReadBandwidthMax=/var/lib 20000000\nIOWeight=50\nIOWriteBandwidthMax=/var/lib 20000000\nMemoryMax=67108864\nOOMScoreAdjust=900\n",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := transient(t, tt.name, tt.script)

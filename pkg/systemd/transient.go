@@ -23,7 +23,15 @@ type Transient struct {
 	LogFile     string   // standard output and error are appended to it, opened by host.OpenLog; "": the journal
 	MemoryMax   uint64   // bytes; 0: no limit
 	IOWeight    uint64   // 1 to 10000; 0: systemd's default, 100
-	UMask       uint32   // of the program; 0: 0077
+	CPUWeight   uint64   // 1 to 10000; 0: systemd's default, 100
+	// IOBandwidth bounds, in bytes per second, what is read from and what is written to each of
+	// the disks that the files or directories of IOPaths lie on; 0: no limit. systemd finds the
+	// disk below a partition, LUKS and LVM; a filesystem without one (tmpfs) has no limit. A
+	// weight would do nothing: the schedulers that VMs use for their disks know none.
+	IOBandwidth uint64
+	IOPaths     []string
+	OOMScore    int    // OOMScoreAdjust, -1000 to 1000: whom the kernel takes first where memory is short
+	UMask       uint32 // of the program; 0: 0077
 	// Timeout is how long the program may run before systemd ends it; required. It counts
 	// from the program's start, so that it also bounds a run that is adopted.
 	Timeout time.Duration
@@ -230,6 +238,19 @@ func (t Transient) properties() []dbus.Property {
 	if t.IOWeight > 0 {
 		p = append(p, property("IOWeight", t.IOWeight))
 	}
+	if t.CPUWeight > 0 {
+		p = append(p, property("CPUWeight", t.CPUWeight))
+	}
+	if t.IOBandwidth > 0 && len(t.IOPaths) > 0 {
+		var limits []ioLimit
+		for _, path := range t.IOPaths {
+			limits = append(limits, ioLimit{path, t.IOBandwidth})
+		}
+		p = append(p, property("IOReadBandwidthMax", limits), property("IOWriteBandwidthMax", limits))
+	}
+	if t.OOMScore != 0 {
+		p = append(p, property("OOMScoreAdjust", int32(t.OOMScore)))
+	}
 	return p
 }
 
@@ -239,6 +260,12 @@ type execCommand struct {
 	Path          string
 	Argv          []string
 	IgnoreFailure bool
+}
+
+// ioLimit is IOReadBandwidthMax and its like on the bus, "(st)".
+type ioLimit struct {
+	Path  string
+	Bytes uint64
 }
 
 // literal keeps systemd from expanding variables in arguments, as it does in a unit file.

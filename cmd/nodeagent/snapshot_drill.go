@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/drill"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/file"
+	"github.com/nodeagent/nodeagent/pkg/host"
+)
+
+// drillFlags are those of `snapshot drill`.
+type drillFlags struct{ from, identity, scratch string }
+
+func (a *app) drillCommand() *cobra.Command {
+	var flags drillFlags
+	cmd := &cobra.Command{
+		Use:   "drill [name|latest]",
+		Short: "Prove a snapshot by restoring it, and record the proof beside it",
+		Long: `Drill fetches a snapshot back from where it is kept, decrypts it, restores it into
+a scratch directory and opens it there with a real etcd, which listens nowhere.
+Revision, number of keys and KV hash have to be what the manifest says. The proof,
+with how long a restore takes, is written beside the snapshot. Nothing stays in the
+scratch directory, and no etcd of a cluster is touched or asked.
+
+Without a name, or with "latest", it is the newest of every store. With --from it is
+that directory alone: no configuration is needed, and no other right than to
+read the files; where the proof cannot be written it is only printed.
+
+One that is encrypted is opened with the identity of --identity, which is a file as
+age-keygen writes it or "-" for standard input, or of backup.drill.identityFile.
+Without one the object is compared with its hash, and the proof says that it
+was not opened.`,
+		Example: `  nodeagent snapshot drill
+  nodeagent snapshot drill 20261121T120000Z-cp1-4711.db.zst -o json
+  nodeagent snapshot drill --from /mnt/backups --identity ~/identity.txt
+  gpg -d identity.txt.gpg | nodeagent snapshot drill --from /mnt/backups --identity -`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d := &drilling{app: a, list: []drilled{}, name: "latest"}
+			if len(args) > 0 {
+				d.name = args[0]
+			}
+			if err := d.prepare(flags); err != nil {
+				return fmt.Errorf("drill: %w", err)
+			}
+			err := d.run(cmd.Context())
+			return errors.Join(err, print(a, d.list, d.table))
+		},
+	}
+	cmd.Flags().StringVar(&flags.from, "from", "", "the `directory` to take the snapshot from, instead of the configured stores")
+	cmd.Flags().StringVar(&flags.identity, "identity", "", "`file` of age identities, or - for standard input")
+	cmd.Flags().StringVar(&flags.scratch, "scratch", "", "`directory` to restore in, with room for twice the database (default backup.drill.dir, with --from /var/tmp)")
+	return cmd
+}
+
+// drilled is a proof, and the store in which it was found.
+type drilled struct {
+	Store string `json:"store"`
+	Says  string `json:"says"` // how far the proof goes, in a sentence
+	etcdbackup.Proof
+}
+
+// drilling is what one command drills; list is what was proven.
+type drilling struct {
+	app     *app
+	machine *machine // nil with --from
+	stores  []etcdbackup.Store
+	name    string
+	options drill.Options
+	list    []drilled
+}
+
+// prepare reads what the flags and the configuration name.
+func (d *drilling) prepare(flags drillFlags) (err error) {
+	d.options = drill.Options{Agent: thisBuild().Version, Now: time.Now}
+	h := host.New("/")
+	scratch, identity := flags.scratch, flags.identity
+	if flags.from == "" {
+		if d.machine, err = d.app.machine(); err != nil {
+			return err
+		}
+		m := d.machine
+		h, d.stores, d.options.Host = m.host, m.stores(), m.nodeName()
+		if scratch == "" {
+			scratch = m.cfg.Backup.Drill.Dir
+		}
+		d.options.Free = m.scratchRoom(scratch)
+	} else if err = d.takeFrom(flags.from, &scratch); err != nil {
+		return err
+	}
+	switch {
+	case identity == "-":
+		d.options.Identities, err = identitiesFrom(d.app.stdin)
+	case identity != "":
+		d.options.Identities, err = d.app.identities(identity)
+	case d.machine != nil && d.machine.cfg.Backup.Drill.IdentityFile != "":
+		var data []byte
+		if data, err = h.ReadSecret(d.machine.cfg.Backup.Drill.IdentityFile); err == nil {
+			d.options.Identities, err = etcdbackup.ParseIdentities(data)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := h.MkdirAll(scratch, 0o700); err != nil {
+		return err
+	}
+	d.options.Scratch, err = h.Path(scratch)
+	return err
+}
+
+// takeFrom sets up a drill of a directory by somebody who has no more than that.
+func (d *drilling) takeFrom(from string, scratch *string) error {
+	dir, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return err
+	}
+	if d.options.Host, err = os.Hostname(); err != nil {
+		return err
+	}
+	if *scratch == "" {
+		*scratch = "/var/tmp"
+	}
+	if *scratch, err = filepath.Abs(*scratch); err != nil {
+		return err
+	}
+	d.stores = []etcdbackup.Store{file.New(host.New("/"), dir, d.options.Host)}
+	room := *scratch
+	d.options.Free = func(context.Context) (int64, error) {
+		var stat syscall.Statfs_t
+		err := syscall.Statfs(room, &stat)
+		return int64(stat.Bavail) * stat.Bsize, err
+	}
+	return nil
+}
+
+// scratchRoom is what a directory's filesystem has beside the reserve of backups.
+func (m *machine) scratchRoom(dir string) func(context.Context) (int64, error) {
+	return func(ctx context.Context) (int64, error) {
+		room, err := m.fileStore(dir).Room(ctx)
+		return room.Free, err
+	}
+}
+
+// maxIdentity is more than any file of identities has.
+const maxIdentity = 64 << 10
+
+func identitiesFrom(r io.Reader) (etcdbackup.Identities, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxIdentity))
+	if err != nil {
+		return etcdbackup.Identities{}, fmt.Errorf("read identities: %w", err)
+	}
+	return etcdbackup.ParseIdentities(data)
+}
+
+// run drills in every store that has the snapshot. The error joins what is not proven.
+func (d *drilling) run(ctx context.Context) error {
+	var errs []error
+	found := false
+	for _, store := range d.stores {
+		catalog, err := etcdbackup.List(ctx, store)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		object := d.name
+		if d.name == "latest" {
+			newest, _ := catalog.Newest(time.Now())
+			object = newest.Object.Name
+		}
+		if !slices.ContainsFunc(catalog.Backups, func(m etcdbackup.Manifest) bool { return m.Object.Name == object }) {
+			continue
+		}
+		found = true
+		errs = append(errs, d.one(ctx, store, object))
+	}
+	if err := errors.Join(errs...); found || err != nil {
+		return err
+	}
+	if d.name == "latest" {
+		return errors.New("drill: there is no snapshot; `nodeagent snapshot save` takes one")
+	}
+	return fmt.Errorf("drill %s: no store has it; `nodeagent snapshot list` lists those there are", d.name)
+}
+
+func (d *drilling) one(ctx context.Context, store etcdbackup.Store, object string) error {
+	p := newTransfer(d.app.stderr, object)
+	d.options.Progress = func(doing string, done, total int64) { p.stage(doing, done, total) }
+	proof, err := drill.Run(ctx, store, object, d.options)
+	p.end()
+	d.remember(store, object, drill.Reason(proof, err), err)
+	if err == nil || errors.Is(err, drill.ErrNotRecorded) {
+		d.list = append(d.list, drilled{store.String(), proof.Proven.String(), proof})
+	}
+	if d.machine == nil && errors.Is(err, drill.ErrNotRecorded) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)) {
+		fmt.Fprintf(d.app.stderr, "nodeagent: %v\n", err)
+		return nil
+	}
+	return err
+}
+
+// remember keeps how a drill of this host's own stores ended, for status and metrics; whoever
+// cannot write the state drills nevertheless.
+func (d *drilling) remember(store etcdbackup.Store, object, reason string, err error) {
+	if d.machine == nil {
+		return
+	}
+	at := time.Now()
+	told := agent.UpdateState(context.Background(), d.machine.host, func(s *agent.State) {
+		s.Drills.Add(agent.DrillResult{At: at, Store: store.String(), Object: object, Reason: reason, Error: errorText(err)})
+	})
+	if told != nil {
+		fmt.Fprintf(d.app.stderr, "nodeagent: the drill's result is not remembered: %v\n", told)
+	}
+}
+
+func (d *drilling) table(w io.Writer) error {
+	for _, p := range d.list {
+		_, err := fmt.Fprintf(w, "%s: %s: %s\n", p.Store, p.Object.Name, p.Says)
+		if r := p.Restored; err == nil && r != nil {
+			_, err = fmt.Fprintf(w, "  revision %d, %d keys, KV hash %d, etcd %s; restored in %.1f s, %.1f s in all\n",
+				r.Revision, r.Keys, r.KVHash, r.Etcd, r.Seconds, p.Seconds)
+			for _, alarm := range r.Alarms {
+				_, err = fmt.Fprintf(w, "  a cluster that is restored from it raises the alarm %s again\n", alarm)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup/drill"
+)
+
+// addProofs says of each snapshot of a store on the page when it was last proven and by whom, and
+// what went wrong with the last drill.
+func (m *machine) addProofs(ctx context.Context, s *agent.Status, store etcdbackup.Store, f *findings) {
+	proofs, err := etcdbackup.Proofs(ctx, store)
+	if err != nil {
+		f.wrong("journalctl -u nodeagent", "%v", err)
+		return
+	}
+	for i := range s.Snapshots {
+		row := &s.Snapshots[i]
+		if row.Store != store.String() {
+			continue
+		}
+		of := map[string][]etcdbackup.Proof{row.Name: proofs[row.Name]}
+		best, found := etcdbackup.NewestProof(of, etcdbackup.ProvenRestored, s.Now)
+		if !found {
+			best, _ = etcdbackup.NewestProof(of, "", s.Now)
+		}
+		row.Proven, row.ProvenAt, row.ProvenBy = string(best.Proven), best.Time, best.Host
+		if best.Restored != nil {
+			row.RestoreSeconds = best.Restored.Seconds
+		}
+	}
+}
+
+// addDrills makes a problem of a store's last drill that did not end well, unless one has since.
+func (m *machine) addDrills(s *agent.Status, state agent.State, f *findings) {
+	for _, store := range m.stores() {
+		last := state.Drills.Of(store.String())
+		switch last.Reason {
+		case "", drill.ReasonRestored, drill.ReasonObject, drill.ReasonInterrupted:
+			continue
+		}
+		if newest, found := newestProven(s.Snapshots, last.Store); found && newest.ProvenAt.After(last.At) {
+			continue
+		}
+		if last.Reason == drill.ReasonMemory || last.Reason == drill.ReasonSpace {
+			f.warn("nodeagent snapshot drill", "no drill of the backups in %s since %s: %s", last.Store, agent.Ago(last.At, s.Now), last.Error)
+			continue
+		}
+		f.wrong("journalctl -u "+drillUnit, "the drill of a backup failed %s: %s", agent.Ago(last.At, s.Now), last.Error)
+	}
+}
+
+// newestProven is the newest of a store's snapshots that is proven.
+func newestProven(list []agent.SnapshotStatus, store string) (agent.SnapshotStatus, bool) {
+	for _, b := range list {
+		if b.Store == store && b.Proven != "" {
+			return b, true
+		}
+	}
+	return agent.SnapshotStatus{}, false
+}
+
+// provenLine says how far the newest proof of a store goes.
+func provenLine(list []agent.SnapshotStatus, store string, now time.Time) string {
+	b, found := newestProven(list, store)
+	switch {
+	case !found:
+		return "none of them proven by a restore yet"
+	case b.Proven == string(etcdbackup.ProvenObject):
+		return fmt.Sprintf("%s found unchanged %s by %s, and not opened: there is no identity", b.Name, agent.Ago(b.ProvenAt, now), b.ProvenBy)
+	}
+	return fmt.Sprintf("%s proven %s by %s, restored in %.1f s", b.Name, agent.Ago(b.ProvenAt, now), b.ProvenBy, b.RestoreSeconds)
+}
