@@ -14,19 +14,32 @@ import (
 type Catalog struct {
 	Backups []Manifest // newest first
 	Ignored []Ignored  // whatever else is there
-	// Proofs are the names of the objects that tell of a restore, by the object restored.
+	// Proofs are the names of the objects that tell of a drill, by the object that it was of.
 	Proofs map[string][]string
+	// restored are the objects that a drill has restored, and not only held against their hash.
+	restored map[string]bool
 }
 
-// Proven says that a drill has restored the object.
+// Proven says that there is a proof of an object.
 func (c Catalog) Proven(object string) bool { return len(c.Proofs[object]) > 0 }
+
+// bestProven says of which of the backups there is a proof of the best kind that any of them has:
+// a host that has no identity only proves hashes, day by day, and what somebody else has restored
+// elsewhere is worth more.
+func (c Catalog) bestProven(backups []Manifest) func(object string) bool {
+	if slices.ContainsFunc(backups, func(m Manifest) bool { return c.restored[m.Object.Name] }) {
+		return func(object string) bool { return c.restored[object] }
+	}
+	return c.Proven
+}
 
 // spares says that a backup is one that nothing removes: the newest of the host's or the newest
 // proven of them, both of those not dated after now.
 func (c Catalog) spares(host string, now time.Time) func(Manifest) bool {
 	own := Catalog{Backups: ownOf(c.Backups, host)}
 	newest, _ := own.Newest(now)
-	own.Backups = slices.DeleteFunc(own.Backups, func(m Manifest) bool { return !c.Proven(m.Object.Name) })
+	best := c.bestProven(own.Backups)
+	own.Backups = slices.DeleteFunc(own.Backups, func(m Manifest) bool { return !best(m.Object.Name) })
 	proven, _ := own.Newest(now)
 	return func(m Manifest) bool {
 		return m.Object.Name == newest.Object.Name || m.Object.Name == proven.Object.Name
@@ -60,7 +73,7 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 	for _, o := range objects {
 		sizes[o.Name] = o.Size
 	}
-	c := Catalog{Proofs: map[string][]string{}}
+	c := Catalog{Proofs: map[string][]string{}, restored: map[string]bool{}}
 	for _, o := range objects {
 		ignore := func(reason string) { c.Ignored = append(c.Ignored, Ignored{o.Name, reason}) }
 		switch kind, name := classify(o.Name); kind {
@@ -68,6 +81,10 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 			ignore("is not named like a backup")
 		case proofObject:
 			c.Proofs[name.String()] = append(c.Proofs[name.String()], o.Name)
+			// One that cannot be read is one of no kind.
+			if p, err := readProof(ctx, store, o.Name); err == nil && p.Proven == ProvenRestored && p.Object.Name == name.String() {
+				c.restored[name.String()] = true
+			}
 		case manifestObject:
 			object := name.String()
 			m, err := readManifest(ctx, store, object)

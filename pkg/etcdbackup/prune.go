@@ -49,7 +49,7 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 		}
 	}
 	req.Now = settled(mine, req.Now)
-	keep, remove := Retain(mine, req.Retention, req.Now, c.Proven)
+	keep, remove := Retain(mine, req.Retention, req.Now, c.bestProven(mine))
 	if req.DryRun || len(remove) == 0 {
 		return Pruned{keep, remove}, nil
 	}
@@ -100,7 +100,8 @@ func tidy(ctx context.Context, store Store, req Request) (removed []Decision, er
 	if err := removeOrphans(ctx, store, c, req.Host, req.Now); err != nil {
 		return nil, err
 	}
-	keep, remove := Retain(ownOf(c.Backups, req.Host), req.Retention, req.Now, c.Proven)
+	own := ownOf(c.Backups, req.Host)
+	keep, remove := Retain(own, req.Retention, req.Now, c.bestProven(own))
 	spared := c.spares(req.Host, req.Now)
 	left := slices.DeleteFunc(slices.Clone(c.Backups), func(m Manifest) bool {
 		return slices.ContainsFunc(remove, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })

@@ -99,6 +99,27 @@ func TestPruneLeavesOthers(t *testing.T) {
 	wantBackups(t, s, noon.Add(30*time.Minute), times[0])
 }
 
+// A host without an identity proves no more than hashes. What somebody has restored, on a bastion
+// that has one, is what stays.
+func TestPruneSparesWhatWasRestored(t *testing.T) {
+	_, s := newStore(t)
+	times := hourly(t, s, 4)
+	c := list(t, s)
+	for i, p := range map[int]etcdbackup.Proof{
+		1: {Proven: etcdbackup.ProvenObject},
+		2: {Proven: etcdbackup.ProvenRestored, Restored: &etcdbackup.Restored{}},
+	} {
+		p.Object = c.Backups[i].Object
+		if _, err := etcdbackup.Prove(t.Context(), s, p, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := etcdbackup.Prune(t.Context(), s, pruneRequest(noon, 1)); err != nil {
+		t.Fatal(err)
+	}
+	wantBackups(t, s, times[0], times[2])
+}
+
 // What a drill has proven stays while nothing newer is proven, and a backup takes its proofs
 // with it.
 func TestPruneAndProofs(t *testing.T) {

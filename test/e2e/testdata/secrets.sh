@@ -56,7 +56,7 @@ told)
 	told "the journal" < <(journalctl --boot --no-pager -o cat)
 	# kubeadm's file holds the token, and a snapshot everything.
 	in_files < <(find /var/log/nodeagent /run/nodeagent /var/lib/nodeagent -type f \
-		-not -path '*/backups/*.db.zst' -not -path /var/lib/nodeagent/kubeadm.yaml -print0)
+		-not -path '*/backups/*.db.zst' -not -path '/var/lib/nodeagent/drill/*' -not -path /var/lib/nodeagent/kubeadm.yaml -print0)
 	for command in 'status -o json' 'plan' 'config print' 'certs list -o json' 'snapshot list -o json'; do
 		# shellcheck disable=SC2086 # a command and its flags
 		printed=$(nodeagent $command 2>&1) && code=0 || code=$?
