@@ -175,6 +175,20 @@ var runbooks = []runbook{
 		},
 		end: etcd,
 	},
+	{
+		alert: "NodeagentSnapshotNotProven",
+		begin: `systemctl stop nodeagent; nodeagent snapshot save; printf damaged | dd of="$(ls -t /var/lib/nodeagent/backups/*.db.zst | head -1)" bs=1 seek=100 conv=notrunc status=none`,
+		outcomes: map[string]outcome{
+			"nodeagent snapshot drill":                     exits(1, "of its manifest"),
+			"nodeagent status":                             exits(2),
+			"journalctl -u nodeagent -g drill --since -9d": prints("drill"),
+			"nodeagent snapshot verify --all":              exits(1, "of its manifest"),
+			"nodeagent snapshot drill --from DIR":          exits(1, "of its manifest"),
+		},
+		typed: map[string]string{"nodeagent snapshot drill --from DIR": "nodeagent snapshot drill --from /var/lib/nodeagent/backups"},
+		end:   `rm "$(ls -t /var/lib/nodeagent/backups/*.db.zst | head -1)"*; nodeagent snapshot save; systemctl start nodeagent`,
+		well:  "nodeagent snapshot drill",
+	},
 	noSnapshot("NodeagentNoSnapshot"),
 	noSnapshot("NodeagentSnapshotTooOld"),
 	{
