@@ -23,8 +23,8 @@ const (
 	// early is a place in the stream after which there is much more to come than what the
 	// program's windows and the kernel hold.
 	early = 2 << 20
-	// values and valueSize make a database of some 24 MiB.
-	values, valueSize = 48, 512 << 10
+	// values and valueSize make a database of some 10 MiB.
+	values, valueSize = 20, 512 << 10
 )
 
 // etcd-backup-restore#778, #749, #45, etcd#18340 and rancher#18548: what befalls a stream is found
