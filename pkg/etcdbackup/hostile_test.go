@@ -156,19 +156,22 @@ func (s roomless) Room(ctx context.Context) (etcdbackup.Room, error) {
 // An object of this very name that somebody else has put there in the meantime is theirs: the save
 // fails, and removes nothing but its own.
 func TestNameTakenMeanwhile(t *testing.T) {
-	for _, taken := range []string{"object", "manifest"} {
+	recipient, _ := pair(t, false)
+	for taken, ending := range map[string]string{"files": ".files.tar.zst.age", "object": ".db.age", "manifest": ".json"} {
 		t.Run(taken, func(t *testing.T) {
 			h, s := newStore(t)
+			req := request(noon)
+			req.Recipients, req.Files = recipients(t, recipient), []etcdbackup.File{{Path: "/etc/kubernetes/pki/ca.key", Mode: 0o600, Data: []byte("key")}}
 			theirs := ""
 			rival := rivalled{Store: s, commit: func(name string) {
-				if strings.HasSuffix(name, ".json") == (taken == "manifest") && theirs == "" {
+				if strings.HasSuffix(name, ending) {
 					theirs = filepath.Join(dir, name)
 					if err := h.WriteFile(theirs, []byte("theirs"), 0o600); err != nil {
 						t.Error(err)
 					}
 				}
 			}}
-			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{rival}, request(noon))
+			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{rival}, req)
 			if !errors.Is(err, fs.ErrExist) || report.Saved() {
 				t.Errorf("%+v, %v, want fs.ErrExist", report, err)
 			}

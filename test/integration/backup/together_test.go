@@ -79,4 +79,5 @@ func TestAtOnce(t *testing.T) {
 	}
 	if len(saved) != 2 || len(names) != 4 || len(n.files()) != 3*len(names) {
 		t.Errorf("by hand %v, listed %q, in the store %q", saved, names, n.files())
-	}}
+	}
+}
