@@ -86,7 +86,11 @@ func TestTeeEnds(t *testing.T) {
 					}
 					sinks = append(sinks, s)
 				}
+				began := time.Now()
 				err := tee(from.read, stop, sinks...)
+				if fails && time.Since(began) >= time.Hour {
+					t.Error("the source was not told of the sink that fails")
+				}
 				if fails && !errors.Is(err, errSink) || !fails && !errors.Is(err, want) {
 					t.Errorf("sink fails %t: %v, want %v", fails, err, want)
 				}

@@ -29,14 +29,15 @@ func TestOpenByHand(t *testing.T) {
 	shell(t, t.TempDir(), "age-keygen -o "+identity)
 	recipient := strings.TrimSpace(shell(t, t.TempDir(), "age-keygen -y "+identity))
 
-	plain := saved(t, program(t), "role: control-plane\n")
+	program := program(t)
+	plain := saved(t, program, "role: control-plane\n")
 	out := shell(t, plain.dir, plain.commands(t, 0, "set -o pipefail"))
 	hashes := regexp.MustCompile(`[0-9a-f]{64}`).FindAllString(out, -1)
 	if len(hashes) != 4 || hashes[0] != plain.manifest.Object.SHA256 || hashes[1] != plain.manifest.Snapshot.SHA256 || hashes[2] != hashes[3] {
 		t.Errorf("the commands say %q, the manifest %+v", hashes, plain.manifest)
 	}
 
-	encrypted := saved(t, program(t), "role: control-plane\nbackup:\n  recipients: ["+recipient+"]\n")
+	encrypted := saved(t, program, "role: control-plane\nbackup:\n  recipients: ["+recipient+"]\n")
 	out = shell(t, encrypted.dir, encrypted.commands(t, 1, "set -o pipefail; cp "+identity+" identity.txt")+"\nsha256sum snapshot.db")
 	if !strings.Contains(out, encrypted.manifest.Snapshot.SHA256) {
 		t.Errorf("decrypted by hand it is not the snapshot of the manifest:\n%s", out)
