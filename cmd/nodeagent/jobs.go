@@ -166,7 +166,9 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 	for i, store := range s.machine.stores() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
-			s.log.Error("backups not listed", "err", err)
+			if ctx.Err() == nil { // the daemon's end is no fault of the store's
+				s.log.Error("backups not listed", "err", err)
+			}
 			return time.Time{}
 		}
 		var newest metrics.Snapshot

@@ -46,7 +46,7 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 		}
 	}
 	if free < all {
-		return 0, fmt.Errorf("%w: %d MiB are needed, %d MiB are free beside what is reserved", ErrNoSpace, all>>20, max(room.Free, 0)>>20)
+		return 0, fmt.Errorf("%w: %s", ErrNoSpace, Shortage(all, room.Free))
 	}
 	for _, m := range remove {
 		if err := removeBackup(ctx, t.Store, c, m); err != nil {
@@ -55,6 +55,12 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 		t.report.Removed = append(t.report.Removed, Decision{m, "room for the next"})
 	}
 	return need, nil
+}
+
+// Shortage says how many bytes are needed and how many are free, for people.
+func Shortage(need, free int64) string {
+	const mib = 1 << 20
+	return fmt.Sprintf("%d MiB are needed, %d MiB are free beside what is reserved", (need+mib-1)/mib, max(free, 0)/mib)
 }
 
 // expectedSize is how large the object of a database of so many bytes gets, by the newest backup

@@ -98,10 +98,17 @@ func (s *save) end() error {
 	for _, t := range s.targets {
 		t.abort()
 	}
+	return s.dropScratch()
+}
+
+// dropScratch gives the room of the scratch file back.
+func (s *save) dropScratch() error {
 	if s.scratch == nil {
 		return nil
 	}
-	return s.scratch.Close()
+	file := s.scratch
+	s.scratch = nil
+	return file.Close()
 }
 
 // wrapped says that what is stored is not the snapshot byte for byte.
@@ -139,10 +146,11 @@ func (s *save) run(ctx context.Context) (m Manifest, err error) {
 	if err != nil {
 		return fail(err)
 	}
+	dropped := s.dropScratch() // what is published may need its room
 	for _, t := range s.targets.live() {
 		t.publish(context.WithoutCancel(ctx), m, archive, s.req)
 	}
-	return m, nil
+	return m, dropped
 }
 
 // describe begins the manifest with what the member says of itself.
@@ -185,10 +193,11 @@ func (s *save) stream(ctx context.Context, m *Manifest) error {
 	if err != nil {
 		return err
 	}
+	watched := &watched{Writer: object, ctx: ctx, targets: s.targets}
 	if s.scratch != nil {
-		err = s.receive(ctx, digest, object, s.scratch)
+		err = s.receive(ctx, digest, watched, s.scratch)
 	} else {
-		err = s.receive(ctx, digest, object)
+		err = s.receive(ctx, digest, watched)
 	}
 	if err == nil {
 		err = object.Close()
@@ -210,6 +219,9 @@ func (s *save) verify(ctx context.Context, m *Manifest) error {
 	file := s.scratch
 	if file == nil {
 		file = s.targets.live().plain()
+	}
+	if file == nil {
+		return errors.New("the store whose file it was to be verified in has failed")
 	}
 	content, err := Inspect(ctx, file, m.Snapshot.Size)
 	if err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"slices"
 )
 
 // margin is what stays free in a store beside the new backup, whatever its reserve: what is
@@ -88,11 +91,40 @@ func (ts targets) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// checkEvery is after how much of the snapshot the stores' room is looked at again.
+const checkEvery = 16 << 20
+
+// watched is written the plain snapshot, and ends the targets whose reserve is reached: of what is
+// compressed little comes to a draft while the file to verify it in, which may lie on the same
+// filesystem, grows by all of it.
+type watched struct {
+	io.Writer
+	ctx     context.Context //nolint:containedctx // of the one stream that it is made for
+	targets targets
+	since   int64
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if w.since += int64(len(p)); w.since >= checkEvery {
+		w.since = 0
+		for _, t := range w.targets.live() {
+			room, err := t.Room(w.ctx)
+			if err == nil && room.Size > 0 && room.Free < 0 {
+				err = fmt.Errorf("%w: others have taken it while the snapshot was written, and what is reserved is left alone", ErrNoSpace)
+			}
+			if err != nil {
+				t.fail(err)
+			}
+		}
+	}
+	return w.Writer.Write(p)
+}
+
 // publish commits the files and the object, then the manifest, and then tidies up.
 func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Request) {
-	err := t.commit(ctx, m, archive)
+	wrote, err := t.commit(ctx, m, archive)
 	if err != nil {
-		for _, name := range m.objects() {
+		for _, name := range slices.Backward(wrote) { // the manifest first
 			err = errors.Join(err, t.Delete(ctx, name))
 		}
 		t.fail(err)
@@ -106,25 +138,34 @@ func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Re
 	}
 }
 
-func (t *target) commit(ctx context.Context, m Manifest, archive []byte) error {
+// commit returns the names under which something of this backup lies in the store, or may, in the
+// order it was written. A name that was taken is not among them: what lies there is another's.
+func (t *target) commit(ctx context.Context, m Manifest, archive []byte) (wrote []string, err error) {
+	data, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	did := func(name string, err error) error {
+		if !errors.Is(err, fs.ErrExist) {
+			wrote = append(wrote, name)
+		}
+		return err
+	}
 	if m.Files != nil {
-		if err := put(ctx, t.Store, m.Files.Name, archive); err != nil {
-			return fmt.Errorf("write files: %w", err)
+		if err := did(m.Files.Name, put(ctx, t.Store, m.Files.Name, archive)); err != nil {
+			return wrote, fmt.Errorf("write files: %w", err)
 		}
 	}
 	draft := t.draft
 	t.draft = nil // Commit ends it, whatever comes of it
-	if err := draft.Commit(ctx, m.Object.Name); err != nil {
-		return err
+	if err := did(m.Object.Name, draft.Commit(ctx, m.Object.Name)); err != nil {
+		return wrote, err
 	}
-	data, err := m.encode()
-	if err != nil {
-		return err
+	name := ManifestName(m.Object.Name)
+	if err := did(name, put(ctx, t.Store, name, data)); err != nil {
+		return wrote, fmt.Errorf("write manifest: %w", err)
 	}
-	if err := put(ctx, t.Store, ManifestName(m.Object.Name), data); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	return nil
+	return wrote, nil
 }
 
 // put writes a small object.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/test/crash"
 )
 
@@ -21,6 +22,8 @@ type machine struct {
 	t     *testing.T
 	root  string
 	umask string // of whoever runs the program
+
+	identities etcdbackup.Identities // that open its backups
 }
 
 // newMachine unpacks an archive of testdata. Programs can be run, and where the test may give

@@ -49,6 +49,7 @@ func TestUnsynced(t *testing.T) {
 // What the program says is done, a loss of power does not undo.
 func TestDurable(t *testing.T) {
 	origin, client := etcdMachine(t)
+	origin.encrypts()
 	put(t, client)
 	bare := newMachine(t, "bare", "077")
 	bare.remove("/etc/nodeagent/config.yaml")

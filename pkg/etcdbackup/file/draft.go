@@ -63,7 +63,12 @@ func (d *draft) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return d.file.Write(p)
+	n, err := d.file.Write(p)
+	var path *fs.PathError
+	if errors.As(err, &path) { // whose name means nothing to anybody
+		err = fmt.Errorf("write to %s: %w", d.store.dir, path.Err)
+	}
+	return n, err
 }
 
 // checkEvery is after how many bytes the free space is looked at again.

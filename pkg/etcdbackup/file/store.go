@@ -141,7 +141,7 @@ func (s *Store) checkSpace(dir *os.Root, size int64) error {
 		return err
 	}
 	if room.Free < size {
-		return fmt.Errorf("%w in %s: %d MiB are needed, %d MiB are free beside what is reserved", etcdbackup.ErrNoSpace, s.dir, size>>20, max(room.Free, 0)>>20)
+		return fmt.Errorf("%w in %s: %s", etcdbackup.ErrNoSpace, s.dir, etcdbackup.Shortage(size, room.Free))
 	}
 	return nil
 }

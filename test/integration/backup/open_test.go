@@ -29,7 +29,7 @@ func TestOpenByHand(t *testing.T) {
 	shell(t, t.TempDir(), "age-keygen -o "+identity)
 	recipient := strings.TrimSpace(shell(t, t.TempDir(), "age-keygen -y "+identity))
 
-	program := compile(t)
+	program := program(t)
 	plain := saved(t, program, "role: control-plane\n")
 	out := shell(t, plain.dir, plain.commands(t, 0, "set -o pipefail"))
 	hashes := regexp.MustCompile(`[0-9a-f]{64}`).FindAllString(out, -1)
@@ -114,17 +114,6 @@ func (b backup) commands(t *testing.T, nth int, before string) string {
 	}
 	stem, _, _ := strings.Cut(b.manifest.Object.Name, ".db")
 	return before + "\n" + strings.ReplaceAll(blocks[nth].Text, "20261121T122454Z-cp1-4711", stem)
-}
-
-func compile(t *testing.T) string {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "nodeagent")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", program, "../../../cmd/nodeagent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compile: %v\n%s", err, out)
-	}
-	return program
 }
 
 func shell(t *testing.T, dir, script string) string {
