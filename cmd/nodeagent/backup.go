@@ -55,9 +55,13 @@ func (m *machine) fileStore(dir string) *file.Store {
 	return store
 }
 
-// scratch is a file without a name for a plain snapshot, on the filesystem of the first store.
+// agentDir is the agent's own directory.
+const agentDir = "/var/lib/nodeagent"
+
+// scratch is a file without a name for a plain snapshot. It never lies in a store: that may be another
+// machine's, which is to see nothing but what is encrypted.
 func (m *machine) scratch(size int64) (*os.File, error) {
-	return m.fileStore(m.cfg.Backup.Stores[0].File.Dir).Scratch(size)
+	return m.fileStore(agentDir).Scratch(size)
 }
 
 // savesEtcd says whether this host has an etcd to save.

@@ -39,6 +39,7 @@ var secretKeys = []string{
 
 var harmlessKeys = []string{
 	"backup.caFile", "backup.certFile", "backup.keyFile", // paths: the key in the file is etcd's clients', not ours
+	"backup.drill.dir", "backup.drill.identityFile", "backup.drill.schedule", // a path: what is in the file is read by the drill's own unit
 	"addons", "backup.compression", "backup.rate", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
 	"containerd.mirrors.registry", "containerd.proxy.noProxy", "drift.mode", "images.archives", "kernel.modules", "kernel.swap",
 	"kernel.sysctls.name", "kernel.sysctls.value", "kubeadm.certSANs", "kubeadm.controlPlaneEndpoint", "kubeadm.hardening.auditPolicyFile",

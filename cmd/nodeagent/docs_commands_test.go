@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/nodeagent/nodeagent/pkg/certs/certstest"
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -287,6 +289,18 @@ func runShown(t *testing.T, at, text string) {
 		}
 		args := arguments(text)
 		for i, word := range args {
+			if i > 0 && args[i-1] == "--from" {
+				args[i] = filepath.Join(root, "/var/lib/nodeagent/backups")
+				continue
+			}
+			if i > 0 && args[i-1] == "--identity" {
+				key, err := age.GenerateX25519Identity()
+				if err != nil {
+					t.Fatal(err)
+				}
+				write(t, h, "/identity.txt", key.String()+"\n")
+				args[i] = filepath.Join(root, "identity.txt")
+			}
 			if word == "$ROOT" || word == "$TREE" || word == "DIR" {
 				args[i] = root
 			}

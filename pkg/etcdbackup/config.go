@@ -132,7 +132,7 @@ func (c Config) Validate() error {
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.Drill.validate(c.TimeZone))
+	errs = append(errs, c.Drill.validate())
 	return errors.Join(errs...)
 }
 

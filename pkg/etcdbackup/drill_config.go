@@ -42,10 +42,10 @@ func defaultDrill() DrillConfig {
 // Off says that no drills are scheduled.
 func (c DrillConfig) Off() bool { return c.Schedule == "" || c.Schedule == DrillOff }
 
-func (c DrillConfig) validate(timeZone string) error {
+func (c DrillConfig) validate() error {
 	var errs []error
 	if !c.Off() {
-		if _, err := (Config{Schedule: c.Schedule, TimeZone: timeZone}).cron(); err != nil {
+		if _, err := (Config{Schedule: c.Schedule, TimeZone: "UTC"}).cron(); err != nil { // the zone is validated as timeZone
 			errs = append(errs, fmt.Errorf("drill.%w", err))
 		}
 	}
