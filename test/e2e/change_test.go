@@ -83,7 +83,7 @@ func driftIsMended(ctx context.Context, t *testing.T, v *vm.VM) {
 		[ "$(sysctl -n net.ipv4.ip_forward)" = 1 ]
 		`+scrape+` | grep -Fx >/dev/null 'nodeagent_drift_corrections_total{step="kernel/sysctl"} 1'
 		`+scrape+` | grep -Fx >/dev/null 'nodeagent_step_clean{step="containerd"} 0'`)
-	v.MustRun(ctx, t, `journalctl -u nodeagent | grep -q 'drift mended.*net.ipv4.ip_forward'; grep -q 'SystemdCgroup = false' `+dropIn)
+	v.MustRun(ctx, t, `journalctl -u nodeagent | grep >/dev/null 'drift mended.*net.ipv4.ip_forward'; grep -q 'SystemdCgroup = false' `+dropIn)
 }
 
 func reboots(ctx context.Context, t *testing.T, v *vm.VM) {
