@@ -51,7 +51,7 @@ func noSnapshot(alert string) runbook {
 			"nodeagent status":                                exits(2, "snapshot"),
 			"nodeagent snapshot save":                         exits(1, "dial etcd at https://127.0.0.1:2379"),
 			"journalctl -u nodeagent -g snapshot --since -1d": prints("job failed"),
-			"nodeagent config print | grep -A 12 ^backup":     prints("keepLast: 3"),
+			"nodeagent config print | grep -A 40 ^backup":     prints("keepLast: 3"),
 			"df /var/lib/nodeagent/backups":                   prints("Filesystem"),
 		},
 		end:  etcd + `; findmnt /var/lib/nodeagent/backups`,
