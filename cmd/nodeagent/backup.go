@@ -55,13 +55,23 @@ func (m *machine) fileStore(dir string) *file.Store {
 	return store
 }
 
-// agentDir is the agent's own directory.
-const agentDir = "/var/lib/nodeagent"
+// scratchDirs are where a plain snapshot may lie without a name, in order: the agent's own directory
+// and, where that is full or read-only, which is no reason to go without backups, the place for large
+// temporary files of file-hierarchy(7).
+var scratchDirs = []string{"/var/lib/nodeagent", "/var/tmp"}
 
 // scratch is a file without a name for a plain snapshot. It never lies in a store: that may be another
 // machine's, which is to see nothing but what is encrypted.
 func (m *machine) scratch(size int64) (*os.File, error) {
-	return m.fileStore(agentDir).Scratch(size)
+	var errs []error
+	for _, dir := range scratchDirs {
+		f, err := m.fileStore(dir).Scratch(size)
+		if err == nil {
+			return f, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 // savesEtcd says whether this host has an etcd to save.
