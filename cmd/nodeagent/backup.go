@@ -21,6 +21,15 @@ import (
 // stores are the places where backups are kept.
 func (m *machine) stores() []etcdbackup.Store {
 	var out []etcdbackup.Store
+	for _, s := range m.targets() {
+		out = append(out, s)
+	}
+	return out
+}
+
+// targets are the stores on this host, which snapshots are saved to.
+func (m *machine) targets() []etcdbackup.Local {
+	var out []etcdbackup.Local
 	for _, s := range m.cfg.Backup.Stores {
 		out = append(out, m.fileStore(s.File.Dir))
 	}
@@ -169,7 +178,7 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 		change(&req)
 	}
 	err = withSource(ctx, m.host, m.cfg.Backup.Member(), func(source etcdbackup.Source) error {
-		report, err = etcdbackup.Save(ctx, source, m.stores(), req)
+		report, err = etcdbackup.Save(ctx, source, m.targets(), req)
 		return err
 	})
 	return report, err

@@ -206,7 +206,7 @@ func TestVerifyLooksInside(t *testing.T) {
 			h, s := newStore(t)
 			req := request(noon)
 			req.Compress = compress
-			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req)
+			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -60,7 +60,7 @@ func altered(t *testing.T, change func([]byte) []byte) fakeSource {
 func saveFails(t *testing.T, source etcdbackup.Source) error {
 	t.Helper()
 	h, s := newStore(t)
-	report, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Store{s}, request(noon))
+	report, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Local{s}, request(noon))
 	if err == nil || report.Saved() || report.Stores[0].Saved {
 		t.Errorf("report %+v, error %v, want a failure", report, err)
 	}
@@ -166,7 +166,7 @@ func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, s := newStore(t)
 		began := time.Now()
-		report, err := etcdbackup.Save(t.Context(), slow(100), []etcdbackup.Store{s}, request(noon))
+		report, err := etcdbackup.Save(t.Context(), slow(100), []etcdbackup.Local{s}, request(noon))
 		if err != nil || !report.Stores[0].Saved {
 			t.Errorf("a slow stream of %s: %+v, %v", time.Since(began), report, err)
 		}
@@ -185,7 +185,7 @@ func TestStall(t *testing.T) {
 		quick := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) {
 			return &drip{ctx: ctx, data: data, piece: len(data)/2 + 1, pieces: 2, every: time.Second}, nil
 		}}
-		report, err = etcdbackup.Save(t.Context(), quick, []etcdbackup.Store{slowDisk{s}}, request(noon))
+		report, err = etcdbackup.Save(t.Context(), quick, []etcdbackup.Local{slowDisk{s}}, request(noon))
 		if err != nil || !report.Stores[0].Saved || time.Since(began) < 2*etcdbackup.DefaultStall {
 			t.Errorf("a slow disk: %+v, %v after %s", report, err, time.Since(began))
 		}
@@ -260,7 +260,7 @@ func TestCancelled(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			fake := fakeSource{stream: func(ctx context.Context) (io.ReadCloser, error) { return stream(ctx, cancel) }}
 			h, s := newStore(t)
-			if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Store{s}, request(noon)); !errors.Is(err, context.Canceled) {
+			if _, err := etcdbackup.Save(ctx, fake, []etcdbackup.Local{s}, request(noon)); !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, want context.Canceled", err)
 			}
 			if got := files(t, h); len(got) != 0 {
@@ -289,7 +289,7 @@ func TestNoSpace(t *testing.T) {
 		t.Error("the stream was opened")
 		return nil, fs.ErrInvalid
 	}}
-	if _, err := etcdbackup.Save(t.Context(), fake, []etcdbackup.Store{s}, request(noon.Add(time.Hour))); !errors.Is(err, etcdbackup.ErrNoSpace) {
+	if _, err := etcdbackup.Save(t.Context(), fake, []etcdbackup.Local{s}, request(noon.Add(time.Hour))); !errors.Is(err, etcdbackup.ErrNoSpace) {
 		t.Errorf("error %v, want ErrNoSpace", err)
 	}
 	wantBackups(t, s, noon)
@@ -323,11 +323,11 @@ func (d *brokenDraft) Write(p []byte) (int, error) {
 	return d.Draft.Write(p)
 }
 
-func (d *brokenDraft) Commit(ctx context.Context, name string) error {
+func (s broken) Put(ctx context.Context, name string, content *io.SectionReader) error {
 	if strings.HasSuffix(name, ".json") {
 		return errBroken
 	}
-	return d.Draft.Commit(ctx, name)
+	return s.Store.Put(ctx, name, content)
 }
 
 func TestVerifyFindsDamage(t *testing.T) {

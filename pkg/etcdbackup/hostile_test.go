@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -33,7 +34,7 @@ func TestForeignNames(t *testing.T) {
 	save := func(now time.Time) etcdbackup.Manifest {
 		t.Helper()
 		req.Now = now
-		report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req)
+		report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,17 +127,17 @@ func TestNewestOfOwnStays(t *testing.T) {
 	other := request(noon.Add(time.Second))
 	other.Host = "cp2"
 	first := save(t, s, noon)
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{file.New(h, dir, "cp2")}, other); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{file.New(h, dir, "cp2")}, other); err != nil {
 		t.Fatal(err)
 	}
 	full := request(noon.Add(2 * time.Minute))
 	tight := fakeSource{size: 1 << 20, stream: sends(genuine(t)).stream}
-	if _, err := etcdbackup.Save(t.Context(), tight, []etcdbackup.Store{roomless{s}}, full); !errors.Is(err, etcdbackup.ErrNoSpace) {
+	if _, err := etcdbackup.Save(t.Context(), tight, []etcdbackup.Local{roomless{s}}, full); !errors.Is(err, etcdbackup.ErrNoSpace) {
 		t.Errorf("without room: %v", err)
 	}
 	over := request(noon.Add(time.Second))
 	over.MaxDiskPercent = 1
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{sized{s, first.Object.Size * 20}}, over); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{sized{s, first.Object.Size * 20}}, over); err != nil {
 		t.Fatal(err)
 	}
 	wantBackups(t, s, noon.Add(time.Second), noon.Add(time.Second))
@@ -171,7 +172,7 @@ func TestNameTakenMeanwhile(t *testing.T) {
 					}
 				}
 			}}
-			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{rival}, req)
+			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{rival}, req)
 			if !errors.Is(err, fs.ErrExist) || report.Saved() {
 				t.Errorf("%+v, %v, want fs.ErrExist", report, err)
 			}
@@ -196,6 +197,11 @@ func (s rivalled) Create(ctx context.Context, size int64) (etcdbackup.Draft, err
 	return rivalledDraft{d, s.commit}, err
 }
 
+func (s rivalled) Put(ctx context.Context, name string, content *io.SectionReader) error {
+	s.commit(name)
+	return s.Store.Put(ctx, name, content)
+}
+
 type rivalledDraft struct {
 	etcdbackup.Draft
 	commit func(string)
@@ -214,7 +220,7 @@ func TestReserveWhileStreaming(t *testing.T) {
 	req := request(noon)
 	req.Compress = true
 	zeros := fakeSource{stream: sends(make([]byte, 200<<20)).stream}
-	report, err := etcdbackup.Save(t.Context(), zeros, []etcdbackup.Store{eaten{s, &left}}, req)
+	report, err := etcdbackup.Save(t.Context(), zeros, []etcdbackup.Local{eaten{s, &left}}, req)
 	if !errors.Is(err, etcdbackup.ErrNoSpace) || report.Saved() {
 		t.Errorf("%+v, %v, want ErrNoSpace", report, err)
 	}

@@ -118,7 +118,7 @@ func killedSave(t *testing.T, at string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s etcdbackup.Store = file.New(host.New(os.Getenv("ROOT")), dir, "cp1")
+	var s etcdbackup.Local = file.New(host.New(os.Getenv("ROOT")), dir, "cp1")
 	source := sends(data)
 	switch at {
 	case "stream":
@@ -128,7 +128,7 @@ func killedSave(t *testing.T, at string) {
 	case "manifest":
 		s = killer{s}
 	}
-	_, err = etcdbackup.Save(t.Context(), source, []etcdbackup.Store{s}, request(noon.Add(time.Hour)))
+	_, err = etcdbackup.Save(t.Context(), source, []etcdbackup.Local{s}, request(noon.Add(time.Hour)))
 	t.Fatal("survived:", err)
 }
 
@@ -139,15 +139,15 @@ func (suicide) Read([]byte) (int, error) {
 }
 
 // killer ends the process when the manifest is begun, which is the second object.
-type killer struct{ etcdbackup.Store }
+type killer struct{ etcdbackup.Local }
 
-func (k killer) Create(ctx context.Context, size int64) (etcdbackup.Draft, error) {
+func (k killer) Put(ctx context.Context, name string, content *io.SectionReader) error {
 	objects, err := k.List(ctx)
 	if err == nil && len(objects)%2 == 1 {
 		err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return k.Store.Create(ctx, size)
+	return k.Local.Put(ctx, name, content)
 }

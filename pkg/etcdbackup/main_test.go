@@ -134,16 +134,16 @@ func request(now time.Time) etcdbackup.Request {
 func scratch(int64) (*os.File, error) { return host.New("/").ScratchFile(os.TempDir()) }
 
 // save makes one backup of the real member in s.
-func save(t *testing.T, s etcdbackup.Store, now time.Time) etcdbackup.Manifest {
+func save(t *testing.T, s etcdbackup.Local, now time.Time) etcdbackup.Manifest {
 	t.Helper()
-	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(now))
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, request(now))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return report.Manifest
 }
 
-func list(t *testing.T, s etcdbackup.Store) etcdbackup.Catalog {
+func list(t *testing.T, s etcdbackup.Local) etcdbackup.Catalog {
 	t.Helper()
 	c, err := etcdbackup.List(t.Context(), s)
 	if err != nil {
@@ -153,7 +153,7 @@ func list(t *testing.T, s etcdbackup.Store) etcdbackup.Catalog {
 }
 
 // wantBackups compares the times of the listed backups, newest first.
-func wantBackups(t *testing.T, s etcdbackup.Store, want ...time.Time) {
+func wantBackups(t *testing.T, s etcdbackup.Local, want ...time.Time) {
 	t.Helper()
 	var got []time.Time
 	for _, m := range list(t, s).Backups {

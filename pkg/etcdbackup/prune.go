@@ -92,7 +92,7 @@ const orphanAge = time.Hour
 // tidy runs after a save: it removes what earlier saves of this host left unfinished, what
 // retention does not keep, and what is beyond the store's budget. Nothing of another host is
 // touched.
-func tidy(ctx context.Context, store Store, req Request) (removed []Decision, err error) {
+func tidy(ctx context.Context, store Local, req Request) (removed []Decision, err error) {
 	c, err := List(ctx, store)
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ func pruneRequest(now time.Time, last int) etcdbackup.PruneRequest {
 }
 
 // hourly saves so many backups, the newest at noon.
-func hourly(t *testing.T, s etcdbackup.Store, n int) (times []time.Time) {
+func hourly(t *testing.T, s etcdbackup.Local, n int) (times []time.Time) {
 	t.Helper()
 	for i := range n {
 		times = append(times, noon.Add(-time.Duration(i)*time.Hour))
@@ -27,7 +27,7 @@ func hourly(t *testing.T, s etcdbackup.Store, n int) (times []time.Time) {
 	for _, at := range slices.Backward(times) {
 		req := request(at)
 		req.Retention.KeepLast = n
-		if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req); err != nil {
+		if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestPruneLeavesOthers(t *testing.T) {
 	times := hourly(t, s, 2)
 	foreign := request(noon.Add(30 * time.Minute))
 	foreign.Host = "cp2"
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{file.New(h, dir, "cp2")}, foreign); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{file.New(h, dir, "cp2")}, foreign); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := etcdbackup.Prune(t.Context(), s, pruneRequest(noon, 1)); err != nil {

@@ -40,7 +40,7 @@ func TestRate(t *testing.T) {
 				req.Rate = r
 				began := time.Now()
 				// The padding is no database: what is looked at is how long it took to come to that.
-				if _, err := etcdbackup.Save(t.Context(), fake, []etcdbackup.Store{s}, req); err == nil {
+				if _, err := etcdbackup.Save(t.Context(), fake, []etcdbackup.Local{s}, req); err == nil {
 					t.Error("what is no database was saved")
 				}
 				if took := time.Since(began); took < tt.least || took > tt.most {

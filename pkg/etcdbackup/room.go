@@ -23,7 +23,7 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 	if err != nil {
 		return 0, err
 	}
-	c, err := List(ctx, t.Store)
+	c, err := List(ctx, t.Local)
 	if err != nil {
 		return 0, err
 	}
@@ -49,7 +49,7 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 		return 0, fmt.Errorf("%w: %s", ErrNoSpace, Shortage(all, room.Free))
 	}
 	for _, m := range remove {
-		if err := removeBackup(ctx, t.Store, c, m); err != nil {
+		if err := removeBackup(ctx, t.Local, c, m); err != nil {
 			return 0, err
 		}
 		t.report.Removed = append(t.report.Removed, Decision{m, "room for the next"})
@@ -80,7 +80,7 @@ func expectedSize(c Catalog, req Request, size int64) int64 {
 // overBudget are those of the kept backups, newest first, that have to go for all that retention
 // leaves in the store to take at most so many percent of its filesystem: the oldest of this
 // host's, and never one that spared says.
-func overBudget(ctx context.Context, store Store, kept []Decision, all []Manifest, spared func(Manifest) bool, req Request) ([]Decision, error) {
+func overBudget(ctx context.Context, store Local, kept []Decision, all []Manifest, spared func(Manifest) bool, req Request) ([]Decision, error) {
 	if req.MaxDiskPercent == 0 {
 		return nil, nil
 	}

@@ -45,7 +45,7 @@ func TestRoom(t *testing.T) {
 	at := func(hour int) time.Time { return noon.Add(time.Duration(hour) * time.Hour) }
 	attempt := func(size int64, hour int) ([]etcdbackup.Decision, error) {
 		report, err := etcdbackup.Save(t.Context(), fakeSource{size: one, stream: sends(genuine(t)).stream},
-			[]etcdbackup.Store{small{s, size}}, request(at(hour)))
+			[]etcdbackup.Local{small{s, size}}, request(at(hour)))
 		return report.Stores[0].Removed, err
 	}
 	const margin = 64 << 20
@@ -81,14 +81,14 @@ func TestMaxDiskPercent(t *testing.T) {
 		req := request(at(3 + i))
 		req.MaxDiskPercent = tt.percent
 		size := one * 160 // two hundredths are three backups
-		if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{sized{s, size}}, req); err != nil {
+		if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{sized{s, size}}, req); err != nil {
 			t.Fatal(err)
 		}
 		wantBackups(t, s, tt.want...)
 	}
 	req := request(at(6))
 	req.MaxDiskPercent = 1
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{sized{s, one * 20}}, req); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{sized{s, one * 20}}, req); err != nil {
 		t.Fatal(err)
 	}
 	wantBackups(t, s, at(6))

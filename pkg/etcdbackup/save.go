@@ -60,13 +60,13 @@ type StoreReport struct {
 // that succeeded prunes this host's own older backups. A store that fails stops no other; the
 // error joins theirs, and the report says which of them hold the backup. The caller holds the
 // host's backup lock.
-func Save(ctx context.Context, source Source, stores []Store, req Request) (Report, error) {
+func Save(ctx context.Context, source Source, stores []Local, req Request) (Report, error) {
 	s := save{source: source, req: req}
 	if req.Stall == 0 {
 		s.req.Stall = DefaultStall
 	}
 	for _, store := range stores {
-		s.targets = append(s.targets, &target{Store: store, report: StoreReport{Store: store.String()}})
+		s.targets = append(s.targets, &target{Local: store, report: StoreReport{Store: store.String()}})
 	}
 	manifest, err := s.run(ctx)
 	err = errors.Join(err, s.end())

@@ -121,7 +121,7 @@ func TestFailedSaveRemovesNothing(t *testing.T) {
 	}
 	req := request(noon.Add(100 * time.Hour))
 	req.Retention.KeepLast = 1
-	report, err := etcdbackup.Save(t.Context(), altered(t, func(b []byte) []byte { return b[:len(b)-1] }), []etcdbackup.Store{s}, req)
+	report, err := etcdbackup.Save(t.Context(), altered(t, func(b []byte) []byte { return b[:len(b)-1] }), []etcdbackup.Local{s}, req)
 	if err == nil || report.Stores[0].Saved || report.Saved() {
 		t.Errorf("report %+v, error %v", report, err)
 	}
@@ -134,7 +134,7 @@ func TestRetentionAfterSave(t *testing.T) {
 	other := file.New(h, dir, "cp2")
 	foreign := request(noon.Add(-time.Hour))
 	foreign.Host = "cp2"
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{other}, foreign); err != nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{other}, foreign); err != nil {
 		t.Fatal(err)
 	}
 	at := func(hour int) time.Time { return noon.Add(time.Duration(hour) * time.Hour) }
@@ -160,7 +160,7 @@ func TestSeveralStores(t *testing.T) {
 	}
 	h, full := newStore(t)
 	_, late := newStore(t)
-	stores := []etcdbackup.Store{bad, broken{Store: full, atByte: 70_000}, broken{Store: late}, good}
+	stores := []etcdbackup.Local{bad, broken{Store: full, atByte: 70_000}, broken{Store: late}, good}
 	report, err := etcdbackup.Save(t.Context(), source(t), stores, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "save to "+bad.String()) || !errors.Is(err, errBroken) {
 		t.Errorf("error %v, want one that names the stores", err)
@@ -197,11 +197,11 @@ func TestSaveTwiceInOneSecond(t *testing.T) {
 	_, other := newStore(t)
 	req := request(noon)
 	req.Retention.KeepLast = 1
-	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{other, s}, req)
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{other, s}, req)
 	if err != nil || !report.Manifest.Time.Equal(noon.Add(2*time.Second)) {
 		t.Errorf("%+v, %v", report, err)
 	}
-	for _, store := range []etcdbackup.Store{other, s} {
+	for _, store := range []etcdbackup.Local{other, s} {
 		wantBackups(t, store, noon.Add(2*time.Second))
 	}
 }
@@ -212,7 +212,7 @@ func TestDirectoryNotWritable(t *testing.T) {
 	if err := h.WriteFile("/var/lib/nodeagent", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, request(noon))
+	_, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "/var/lib/nodeagent") {
 		t.Errorf("error %v, want one that names the directory", err)
 	}
@@ -223,7 +223,7 @@ func TestSaveNeedsHostAndStore(t *testing.T) {
 		t.Error("a save to no store succeeded")
 	}
 	_, s := newStore(t)
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, etcdbackup.Request{Now: noon}); err == nil {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, etcdbackup.Request{Now: noon}); err == nil {
 		t.Error("a save for a host without a name succeeded")
 	}
 }
@@ -233,7 +233,7 @@ func TestLearnerIsRefused(t *testing.T) {
 	client := dial(t)
 	client.Maintenance = learner{client.Maintenance}
 	_, s := newStore(t)
-	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Store{s}, request(noon))
+	_, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Local{s}, request(noon))
 	if err == nil || !strings.Contains(err.Error(), "is a learner") {
 		t.Errorf("error %v, want a refusal", err)
 	}

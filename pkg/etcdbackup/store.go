@@ -15,22 +15,31 @@ import (
 type Store interface {
 	// String says where the store is, for operators: "file /var/lib/nodeagent/backups".
 	String() string
-	// Room says how much may still be stored.
-	Room(ctx context.Context) (Room, error)
-	// Create begins an object of about size bytes. Where there is no room for it the error
-	// is ErrNoSpace. What earlier processes of this host left unfinished is removed.
-	Create(ctx context.Context, size int64) (Draft, error)
 	// List returns every object, and nothing that is not committed. A store that nothing
 	// was ever written to is empty.
 	List(ctx context.Context) ([]Object, error)
 	// Open reads an object. One that is not there is fs.ErrNotExist.
 	Open(ctx context.Context, name string) (io.ReadCloser, error)
+	// Put makes an object of all of content, durably: it is not there before it is complete. A name
+	// that is taken is fs.ErrExist. Content may be read more than once, and at several places at once.
+	Put(ctx context.Context, name string, content *io.SectionReader) error
 	// Delete removes an object, durably. One that is not there is fine.
 	Delete(ctx context.Context, name string) error
 }
 
-// Draft is an object being written, of which nothing is in the store before Commit. Exactly one of Commit and Abort ends it; Abort after either does nothing, so that
-// it can be deferred.
+// Local is a Store on this host. Snapshots are saved to such: an object can be begun before its
+// name is known, which a snapshot's is once it has been verified.
+type Local interface {
+	Store
+	// Room says how much may still be stored.
+	Room(ctx context.Context) (Room, error)
+	// Create begins an object of about size bytes. Where there is no room for it the error
+	// is ErrNoSpace. What earlier processes of this host left unfinished is removed.
+	Create(ctx context.Context, size int64) (Draft, error)
+}
+
+// Draft is an object being written, of which nothing is in the store before Commit. Exactly one of
+// Commit and Abort ends it; Abort after either does nothing, so that it can be deferred.
 type Draft interface {
 	io.Writer
 	// File is the local file that holds what has been written, so that it can be verified

@@ -1,6 +1,7 @@
 package etcdbackup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ var errNoTarget = errors.New("no store takes the snapshot")
 
 // target is one store in one save.
 type target struct {
-	Store
+	Local
 	draft  Draft
 	report StoreReport
 }
@@ -131,7 +132,7 @@ func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Re
 		return
 	}
 	t.report.Saved = true
-	removed, err := tidy(ctx, t.Store, req)
+	removed, err := tidy(ctx, t.Local, req)
 	t.report.Removed = append(t.report.Removed, removed...)
 	if err != nil {
 		t.fail(fmt.Errorf("saved, but the older ones could not be pruned: %w", err))
@@ -152,7 +153,7 @@ func (t *target) commit(ctx context.Context, m Manifest, archive []byte) (wrote 
 		return err
 	}
 	if m.Files != nil {
-		if err := did(m.Files.Name, put(ctx, t.Store, m.Files.Name, archive)); err != nil {
+		if err := did(m.Files.Name, put(ctx, t.Local, m.Files.Name, archive)); err != nil {
 			return wrote, fmt.Errorf("write files: %w", err)
 		}
 	}
@@ -162,21 +163,13 @@ func (t *target) commit(ctx context.Context, m Manifest, archive []byte) (wrote 
 		return wrote, err
 	}
 	name := ManifestName(m.Object.Name)
-	if err := did(name, put(ctx, t.Store, name, data)); err != nil {
+	if err := did(name, put(ctx, t.Local, name, data)); err != nil {
 		return wrote, fmt.Errorf("write manifest: %w", err)
 	}
 	return wrote, nil
 }
 
 // put writes a small object.
-func put(ctx context.Context, store Store, name string, data []byte) (err error) {
-	draft, err := store.Create(ctx, int64(len(data)))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, draft.Abort()) }()
-	if _, err := draft.Write(data); err != nil {
-		return err
-	}
-	return draft.Commit(ctx, name)
+func put(ctx context.Context, store Store, name string, data []byte) error {
+	return store.Put(ctx, name, io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))))
 }

@@ -77,7 +77,7 @@ func TestWrapped(t *testing.T) {
 			h, s := newStore(t)
 			req := request(noon)
 			req.Compress, req.Recipients = tt.compress, recipients(t, tt.to...)
-			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req)
+			report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,7 +132,7 @@ func some(t *testing.T, key []byte) etcdbackup.Identities {
 	return identities(t, key)
 }
 
-func wantVerified(t *testing.T, s etcdbackup.Store, m etcdbackup.Manifest, key []byte, opened bool) {
+func wantVerified(t *testing.T, s etcdbackup.Local, m etcdbackup.Manifest, key []byte, opened bool) {
 	t.Helper()
 	got, err := etcdbackup.Verify(t.Context(), s, m.Object.Name, some(t, key))
 	if err != nil || got.Opened != opened {
@@ -207,13 +207,13 @@ func TestFilesGoWithIt(t *testing.T) {
 	}
 	req := request(noon)
 	req.Compress, req.Files = true, collected
-	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req)
+	report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
 	if err != nil || report.Manifest.Files != nil {
 		t.Errorf("without recipients: %+v, %v, want no files", report.Manifest.Files, err)
 	}
 
 	req.Now, req.Recipients = noon.Add(time.Hour), recipients(t, recipient)
-	report, err = etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req)
+	report, err = etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
 	if err != nil || report.Manifest.Files == nil {
 		t.Fatalf("%+v, %v, want files", report, err)
 	}
@@ -260,7 +260,7 @@ func TestNoScratch(t *testing.T) {
 	req := request(noon)
 	req.Compress = true
 	req.Scratch = func(int64) (*os.File, error) { return nil, errBroken }
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req); !errors.Is(err, errBroken) {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req); !errors.Is(err, errBroken) {
 		t.Errorf("error %v", err)
 	}
 	full := host.New(t.TempDir())
@@ -271,7 +271,7 @@ func TestNoScratch(t *testing.T) {
 		}
 		return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY, 0) // nothing can be written to it
 	}
-	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Store{s}, req); err == nil || !strings.Contains(err.Error(), "write") {
+	if _, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req); err == nil || !strings.Contains(err.Error(), "write") {
 		t.Errorf("error %v", err)
 	}
 	if got := files(t, h); len(got) != 0 {

@@ -105,7 +105,7 @@ func pair(t *testing.T) (etcdbackup.Recipients, etcdbackup.Identities) {
 }
 
 // save makes a backup as change says.
-func save(t *testing.T, c *clientv3.Client, s etcdbackup.Store, change func(*etcdbackup.Request)) etcdbackup.Manifest {
+func save(t *testing.T, c *clientv3.Client, s etcdbackup.Local, change func(*etcdbackup.Request)) etcdbackup.Manifest {
 	t.Helper()
 	req := etcdbackup.Request{
 		Host: "cp1", Agent: "test", Now: noon, Retention: etcdbackup.Retention{KeepLast: 3},
@@ -114,7 +114,7 @@ func save(t *testing.T, c *clientv3.Client, s etcdbackup.Store, change func(*etc
 	if change != nil {
 		change(&req)
 	}
-	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(c, ""), []etcdbackup.Store{s}, req)
+	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(c, ""), []etcdbackup.Local{s}, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func content(t *testing.T, h *host.Host) map[string]string {
 }
 
 // proofs are those of one object.
-func proofs(t *testing.T, s etcdbackup.Store, object string) []etcdbackup.Proof {
+func proofs(t *testing.T, s etcdbackup.Local, object string) []etcdbackup.Proof {
 	t.Helper()
 	all, err := etcdbackup.Proofs(t.Context(), s)
 	if err != nil {

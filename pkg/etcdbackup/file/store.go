@@ -37,7 +37,7 @@ type Reserve struct {
 
 func (r Reserve) of(size int64) int64 { return max(r.Bytes, int64(r.Percent/100*float64(size))) }
 
-var _ etcdbackup.Store = (*Store)(nil)
+var _ etcdbackup.Local = (*Store)(nil)
 
 // New returns the store in dir, below h's root. node is the name of this host: drafts carry
 // it, so that hosts which share a directory leave each other's alone.
@@ -196,6 +196,27 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	}
 	return f, nil
 }
+
+// Put writes a file as a draft, which gets its name when it is complete.
+func (s *Store) Put(ctx context.Context, name string, content *io.SectionReader) (err error) {
+	draft, err := s.Create(ctx, content.Size())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, draft.Abort()) }()
+	for at := int64(0); at < content.Size(); at += putPart {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if _, err := io.Copy(draft, io.NewSectionReader(content, at, min(putPart, content.Size()-at))); err != nil {
+			return err
+		}
+	}
+	return draft.Commit(ctx, name)
+}
+
+// putPart is after how much of an object Put looks whether it is still wanted.
+const putPart = 4 << 20
 
 // Delete removes a file.
 func (s *Store) Delete(ctx context.Context, name string) error {

@@ -21,14 +21,14 @@ import (
 const dir = "/var/lib/nodeagent/backups"
 
 func TestContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) etcdbackup.Store {
+	storetest.RunLocal(t, func(t *testing.T) etcdbackup.Local {
 		return file.New(host.New(t.TempDir()), dir, "cp1")
 	})
 }
 
 // The directory may be a link to a larger disk; an absolute one leads elsewhere below root.
 func TestContractThroughLink(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) etcdbackup.Store {
+	storetest.RunLocal(t, func(t *testing.T) etcdbackup.Local {
 		h := host.New(t.TempDir())
 		if err := errors.Join(h.MkdirAll("/mnt/disk", 0o700), h.Symlink("/mnt/disk", dir)); err != nil {
 			t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,12 +21,9 @@ func Run(t *testing.T, newStore func(*testing.T) etcdbackup.Store) {
 	for name, test := range map[string]func(*testing.T, etcdbackup.Store){
 		"empty":         empty,
 		"round trip":    roundTrip,
-		"abort":         abort,
 		"name taken":    nameTaken,
-		"two drafts":    twoDrafts,
 		"delete":        remove,
 		"hostile names": hostileNames,
-		"no space":      noSpace,
 		"cancelled":     cancelled,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newStore(t)) })
@@ -46,85 +43,37 @@ func empty(t *testing.T, s etcdbackup.Store) {
 	}
 }
 
+func twoMiB() []byte { return bytes.Repeat([]byte("0123456789abcdef"), 1<<17) }
+
 func roundTrip(t *testing.T, s etcdbackup.Store) {
-	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<17) // 2 MiB
-	d := create(t, s)
-	for _, part := range [][]byte{content[:1], content[1:70000], content[70000:]} {
-		write(t, d, part)
+	content := twoMiB()
+	r := bytes.NewReader(content)
+	all := io.NewSectionReader(r, 0, r.Size())
+	if _, err := all.Seek(70000, io.SeekStart); err != nil { // where it stands is nothing to Put
+		t.Fatal(err)
 	}
-	wantObjects(t, s)
-	if f := d.File(); f != nil {
-		onDisk := make([]byte, len(content)+1)
-		if n, err := f.ReadAt(onDisk, 0); !errors.Is(err, io.EOF) || !bytes.Equal(onDisk[:n], content) {
-			t.Errorf("the draft's file holds %d bytes, error %v, want the %d written", n, err, len(content))
-		}
+	if err := s.Put(t.Context(), "a.db", all); err != nil {
+		t.Fatalf("%s: %v", s, err)
 	}
-	commit(t, s, d, "a.db")
-	if err := d.Abort(); err != nil {
-		t.Errorf("abort after commit: %v", err)
-	}
-	if err := d.Commit(t.Context(), "b.db"); err == nil {
-		t.Error("a draft was committed twice")
-	}
-	wantObjects(t, s, etcdbackup.Object{Name: "a.db", Size: int64(len(content))})
+	put(t, s, "empty", "")
+	wantObjects(t, s, etcdbackup.Object{Name: "a.db", Size: int64(len(content))}, etcdbackup.Object{Name: "empty"})
 	if got := read(t, s, "a.db"); !bytes.Equal(got, content) {
 		t.Errorf("read back %d bytes, which are not the %d written", len(got), len(content))
 	}
-}
-
-func abort(t *testing.T, s etcdbackup.Store) {
-	d := create(t, s)
-	write(t, d, []byte("half of it"))
-	path := pathOf(d)
-	for range 2 {
-		if err := d.Abort(); err != nil {
-			t.Fatal(err)
-		}
+	if got := read(t, s, "empty"); len(got) != 0 {
+		t.Errorf("read %d bytes of an empty object", len(got))
 	}
-	if _, err := os.Stat(path); path != "" && !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after abort the draft's file is still there: %v", err)
-	}
-	if err := d.Commit(t.Context(), "a"); err == nil {
-		t.Error("commit after abort succeeded")
-	}
-	wantObjects(t, s)
 }
 
 func nameTaken(t *testing.T, s etcdbackup.Store) {
 	put(t, s, "a", "first")
-	d := create(t, s)
-	write(t, d, []byte("second"))
-	if err := d.Commit(t.Context(), "a"); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("commit to a taken name: %v, want fs.ErrExist", err)
+	if err := s.Put(t.Context(), "a", section("second")); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("put to a taken name: %v, want fs.ErrExist", err)
 	}
 	if got := read(t, s, "a"); string(got) != "first" {
 		t.Errorf("the object is now %q", got)
 	}
-	if path := pathOf(d); path != "" {
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("after a failed commit the draft's file is still there: %v", err)
-		}
-	}
-}
-
-// pathOf is the local file of a draft, "" where it has none.
-func pathOf(d etcdbackup.Draft) string {
-	if d.File() == nil {
-		return ""
-	}
-	return d.File().Name()
-}
-
-func twoDrafts(t *testing.T, s etcdbackup.Store) {
-	a, b := create(t, s), create(t, s)
-	write(t, a, []byte("of a"))
-	write(t, b, []byte("of b, longer"))
-	commit(t, s, b, "b")
-	commit(t, s, a, "a")
-	if got := read(t, s, "a"); string(got) != "of a" {
-		t.Errorf("a is %q", got)
-	}
-	wantObjects(t, s, etcdbackup.Object{Name: "a", Size: 4}, etcdbackup.Object{Name: "b", Size: 12})
+	wantObjects(t, s, etcdbackup.Object{Name: "a", Size: 5})
 }
 
 func remove(t *testing.T, s etcdbackup.Store) {
@@ -138,13 +87,15 @@ func remove(t *testing.T, s etcdbackup.Store) {
 	wantObjects(t, s, etcdbackup.Object{Name: "a.json", Size: 1})
 }
 
+// hostile are names that a store refuses.
+var hostile = []string{"", ".", "..", "../a", "/a", "b/../a", "b/a", ".hidden", "a\x00"}
+
 func hostileNames(t *testing.T, s etcdbackup.Store) {
 	put(t, s, "a", "x")
-	for _, name := range []string{"", ".", "..", "../a", "/a", "b/../a", "b/a", ".hidden", "a\x00"} {
+	for _, name := range hostile {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
-			d := create(t, s)
-			if err := d.Commit(t.Context(), name); err == nil {
-				t.Error("commit succeeded")
+			if err := s.Put(t.Context(), name, section("y")); err == nil {
+				t.Error("put succeeded")
 			}
 			if r, err := s.Open(t.Context(), name); err == nil {
 				t.Error("open succeeded", r.Close())
@@ -157,19 +108,12 @@ func hostileNames(t *testing.T, s etcdbackup.Store) {
 	wantObjects(t, s, etcdbackup.Object{Name: "a", Size: 1})
 }
 
-func noSpace(t *testing.T, s etcdbackup.Store) {
-	if d, err := s.Create(t.Context(), 1<<60); !errors.Is(err, etcdbackup.ErrNoSpace) {
-		t.Errorf("create an object of an exabyte: %v, %v, want ErrNoSpace", d, err)
-	}
-	wantObjects(t, s)
-}
-
 func cancelled(t *testing.T, s etcdbackup.Store) {
 	put(t, s, "a", "x")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Create(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("create: %v", err)
+	if err := s.Put(ctx, "b", section("y")); !errors.Is(err, context.Canceled) {
+		t.Errorf("put: %v", err)
 	}
 	if _, err := s.List(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("list: %v", err)
@@ -183,39 +127,15 @@ func cancelled(t *testing.T, s etcdbackup.Store) {
 	wantObjects(t, s, etcdbackup.Object{Name: "a", Size: 1})
 }
 
-func create(t *testing.T, s etcdbackup.Store) etcdbackup.Draft {
+func put(t *testing.T, s etcdbackup.Store, name, content string) {
 	t.Helper()
-	d, err := s.Create(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Abort(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
-func write(t *testing.T, d etcdbackup.Draft, p []byte) {
-	t.Helper()
-	if n, err := d.Write(p); err != nil || n != len(p) {
-		t.Fatalf("wrote %d of %d bytes: %v", n, len(p), err)
-	}
-}
-
-func commit(t *testing.T, s etcdbackup.Store, d etcdbackup.Draft, name string) {
-	t.Helper()
-	if err := d.Commit(t.Context(), name); err != nil {
+	if err := s.Put(t.Context(), name, section(content)); err != nil {
 		t.Fatalf("%s: %v", s, err)
 	}
 }
 
-func put(t *testing.T, s etcdbackup.Store, name, content string) {
-	t.Helper()
-	d := create(t, s)
-	write(t, d, []byte(content))
-	commit(t, s, d, name)
+func section(content string) *io.SectionReader {
+	return io.NewSectionReader(strings.NewReader(content), 0, int64(len(content)))
 }
 
 func read(t *testing.T, s etcdbackup.Store, name string) []byte {

@@ -104,7 +104,7 @@ func stored(t *testing.T) string {
 	}
 	defer func() { _ = client.Close() }()
 	_, err = client.Put(t.Context(), "/registry/a", "b")
-	_, saved := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Store{file.New(h, backups, "cp1")}, etcdbackup.Request{
+	_, saved := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Local{file.New(h, backups, "cp1")}, etcdbackup.Request{
 		Host: "cp1", Agent: "test", Now: time.Now(), Retention: etcdbackup.Retention{KeepLast: 3}, Compress: true,
 		Scratch: func(int64) (*os.File, error) { return host.New("/").ScratchFile(os.TempDir()) },
 	})

@@ -123,7 +123,7 @@ func TestStalledWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Store{n.store()}, etcdbackup.Request{
+	report, err := etcdbackup.Save(t.Context(), etcdbackup.FromClient(client, ""), []etcdbackup.Local{n.store()}, etcdbackup.Request{
 		Host: "cp1", Now: time.Now(), Retention: etcdbackup.Retention{KeepLast: 1}, Compress: true, Stall: 2 * time.Second,
 		Scratch: func(int64) (*os.File, error) { return host.New(n.root).ScratchFile(storeDir) },
 	})

@@ -37,7 +37,7 @@ func save(t *testing.T, now time.Time) string {
 	}
 	defer client.Close()
 	store := file.New(h, backups, controlplane.NodeName)
-	report, err := etcdbackup.Save(ctx, etcdbackup.FromClient(client, ""), []etcdbackup.Store{store}, etcdbackup.Request{
+	report, err := etcdbackup.Save(ctx, etcdbackup.FromClient(client, ""), []etcdbackup.Local{store}, etcdbackup.Request{
 		Host: controlplane.NodeName, Now: now, Retention: etcdbackup.Retention{KeepLast: 2},
 		Compress: true, Scratch: func(int64) (*os.File, error) { return os.CreateTemp(t.TempDir(), "snapshot") },
 	})
