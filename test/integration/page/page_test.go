@@ -99,6 +99,10 @@ func TestPage(t *testing.T) {
 	if got := b.text(".problems li.error"); !regexp.MustCompile(`^error /etc/kubernetes/pki/apiserver\.crt expires in 9 days, \S+\nkubeadm certs renew all$`).MatchString(got) {
 		t.Errorf("the problem is %q", got)
 	}
+	// What is proven of the backups: nothing yet.
+	if got := evaluate[string](b, `document.querySelector('#backups').parentElement.querySelector('tbody td:last-child').innerText`); got != "not yet" {
+		t.Errorf("of the newest backup it says %q", got)
+	}
 	// The bar of the certificate that ends in nine days ends just right of the line of now; that of
 	// an authority leaves the picture.
 	const ends = `[...document.querySelectorAll('.timeline tbody tr')].filter(r => r.innerText.startsWith('/etc/kubernetes/pki/%s')).map(r =>
