@@ -15,7 +15,7 @@ func TestFilesOfAnExternalEtcd(t *testing.T) {
 	const key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 	for text, encrypted := range map[string]bool{
 		"backup: {recipients: [" + key + "], caFile: /o/ca.crt}\n": true,
-		"backup: {caFile: /o/ca.crt}\n":                             false,
+		"backup: {caFile: /o/ca.crt}\n":                            false,
 	} {
 		h := scratch(t, "role: control-plane\n"+text)
 		member, err := etcdtest.Start(h, t.TempDir())

@@ -13,7 +13,7 @@ import (
 func TestDrillInItsUnit(t *testing.T) {
 	m := newDrillMachine(t, 0)
 	// The unit waits for the gate, which shows it with its bounds and lets it be adopted.
-	m.limited(t, "ExecStartPre=/bin/sh -c 'until test -e /run/gate; do sleep 0.1; done'\nTimeoutStartSec=infinity\n")
+	m.limited(t, gate)
 	m.begin(t)
 	m.Wait(t, time.Minute, "test $(systemctl show -P ActiveState nodeagent-drill) = activating")
 	for property, want := range map[string]string{
@@ -33,7 +33,7 @@ func TestDrillInItsUnit(t *testing.T) {
 	first := m.Script(t, "systemctl show -P InvocationID nodeagent-drill")
 	m.Script(t, "systemctl kill -s KILL daemon")
 	m.Wait(t, time.Minute, "test $(systemctl show -P NRestarts daemon) -gt 0")
-	m.answers(t)
+	m.Wait(t, time.Minute, "journalctl --no-pager -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID daemon) | grep 'one runs, and is waited for'")
 	if got := m.Script(t, "systemctl show -P InvocationID nodeagent-drill"); got != first {
 		t.Errorf("after a restart of the daemon the unit is another one: %s, not %s", got, first)
 	}
