@@ -36,7 +36,8 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 		return m, len(catalog.Backups)
 	}
 	p := start(t, h)
-	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_job_runs_total{job_name="snapshot",result="failure"} 0`)
+	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_etcd_snapshot_last_success_timestamp_seconds{store="file /var/lib/nodeagent/backups"} 1`,
+		`nodeagent_job_runs_total{job_name="snapshot",result="failure"} 0`)
 	first, _ := newest()
 	until(t, "a newer snapshot", func() bool { m, _ := newest(); return m.Time.After(first.Time) })
 	p.stop(t)
