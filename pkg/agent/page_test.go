@@ -132,14 +132,14 @@ func TestPageOfProofs(t *testing.T) {
 		"<p class=\"dim\">file /a: a proven 1h 0m ago by cp2, restored in 2.3 s.</p>",
 		"<p class=\"dim\">file /b: d found unchanged 3 days ago by cp1, and not opened: there is no identity.</p>",
 		"<p class=\"dim\">file /c: none of them proven by a restore yet.</p>",
-		`<span class="good">restored</span><br><time class="number dim" datetime="2026-11-21T11:00:00Z">2026-11-21 11:00</time></td>`,
-		`<span class="dim">unchanged</span><br><time class="number dim" datetime="2026-11-18T12:00:00Z">`,
+		`<span class="good">restored</span> <time class="number dim" datetime="2026-11-21T11:00:00Z">2026-11-21 11:00</time></th>`,
+		`<span class="dim">unchanged</span> <time class="number dim" datetime="2026-11-18T12:00:00Z">`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not on the page:\n%s", want, page)
 		}
 	}
-	if n := strings.Count(page, `<td><span class="dim">not yet</span></td>`); n != 2 {
+	if n := strings.Count(page, `<span class="dim">not proven yet</span></th>`); n != 2 {
 		t.Errorf("%d snapshots are not proven yet:\n%s", n, page)
 	}
 	wellFormed(t, page)

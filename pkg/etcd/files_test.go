@@ -26,7 +26,7 @@ func TestFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"/srv/conf/etcd.yaml": config}
-			for _, path := range strings.Fields(tt.files) {
+			for path := range strings.FieldsSeq(tt.files) {
 				files[path] = "of " + path
 			}
 			h := running(t, proc{args: tt.args, cwd: "/srv", files: files})
