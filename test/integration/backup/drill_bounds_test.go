@@ -113,7 +113,7 @@ func diskBecomesFull(t *testing.T, m drillMachine) {
 	onDisk(t, m, "size=1g")
 	m.stopped(t, "")
 	was := m.results(t, "space")
-	m.Script(t, "mount -o remount,size=$(df -k --output=used "+drillDir+" | tail -n 1)k "+drillDir+"; "+goOn)
+	m.Script(t, "used=$(df -k --output=used "+drillDir+" | tail -n 1); mount -o remount,size=$((used + 4))k "+drillDir+"; "+goOn) // no size is 0
 	m.ended(t, "space", was+1)
 	m.unproven(t)
 	if said := m.journal(t); !strings.Contains(said, "no space left on device") {

@@ -69,7 +69,7 @@ func (m drillMachine) begin(t *testing.T) {
 
 func (m drillMachine) end(t *testing.T) {
 	t.Helper()
-	m.Script(t, "systemctl stop daemon")
+	m.Script(t, "systemctl stop daemon; systemctl kill -s KILL nodeagent-drill || true; rm -f /run/gate")
 }
 
 func (m drillMachine) answers(t *testing.T) {
