@@ -57,7 +57,7 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
 	}
-	if !s.host.Offline && s.machine.savesEtcd() && !s.machine.cfg.Backup.Drill.Off() {
+	if s.drills() {
 		jobs = append(jobs, s.drillJob(ctx))
 	}
 	return append(jobs, agent.Job{
