@@ -51,7 +51,7 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 		return Description{}, fmt.Errorf("ask etcd for its status: %w", err)
 	}
 	if status.IsLearner {
-		return Description{}, fmt.Errorf("member %x is a learner, which may lag far behind: save on a voting member", status.Header.MemberId)
+		return Description{}, learnerError(status.Header.MemberId)
 	}
 	peers, err := m.peers(ctx)
 	if err != nil {
@@ -71,6 +71,10 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 		},
 		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota,
 	}, nil
+}
+
+func learnerError(id uint64) error {
+	return fmt.Errorf("member %x is a learner, which may lag far behind: save on a voting member", id)
 }
 
 // peers are the cluster's members as this one knows them: without a quorum it still answers,
