@@ -35,10 +35,11 @@ func (c Config) SlotOf(now time.Time) (Slot, error) {
 		return Slot{}, fmt.Errorf("find the slot: %w", err)
 	}
 	start, found := latest(next, now)
-	if !found {
-		return Slot{}, fmt.Errorf("find the slot: schedule: %q: no date of it lies before %s", c.Schedule, now.Format(time.RFC3339))
+	end := next(start)
+	if !found || end.IsZero() {
+		return Slot{}, fmt.Errorf("find the slot: schedule: %q: its dates are years away from %s", c.Schedule, now.Format(time.RFC3339))
 	}
-	s := Slot{Start: start.UTC(), End: next(start).UTC()}
+	s := Slot{Start: start.UTC(), End: end.UTC()}
 	part := s.End.Sub(s.Start) / jitterPart
 	s.LeaderFrom = s.Start.Add(min(c.Jitter, part) + min(leaderMargin, part))
 	return s, nil

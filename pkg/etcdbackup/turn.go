@@ -42,6 +42,8 @@ type TurnRequest struct {
 
 	// Waiting is told who holds the lock that is waited for; nil is told nothing.
 	Waiting func(holder string)
+	// Patience is how long the lock is waited for; until the slot ends, and at most ten minutes, when 0.
+	Patience time.Duration
 	// TTL is how long the lock outlives a holder that has died; etcd.LockTTL when 0.
 	TTL time.Duration
 }
@@ -103,7 +105,7 @@ func TakeTurn(ctx context.Context, r TurnRequest) (*Turn, error) {
 	if err := r.leave(ctx); err != nil {
 		return fail(err)
 	}
-	bounded, cancel := context.WithTimeout(ctx, min(max(r.Slot.End.Sub(r.Now), leastPatience), mostPatience))
+	bounded, cancel := context.WithTimeout(ctx, r.patience())
 	defer cancel()
 	lock, err := etcd.Acquire(bounded, r.Client, backupLock, r.Holder, r.ttl(), r.Waiting)
 	if ctx.Err() != nil {
@@ -134,6 +136,13 @@ func TakeTurn(ctx context.Context, r TurnRequest) (*Turn, error) {
 		t.unlocked(err, r.Shared)
 	}
 	return t, nil
+}
+
+func (r TurnRequest) patience() time.Duration {
+	if r.Patience == 0 {
+		return min(max(r.Slot.End.Sub(r.Now), leastPatience), mostPatience)
+	}
+	return r.Patience
 }
 
 func (r TurnRequest) ttl() time.Duration {
