@@ -24,7 +24,11 @@ func (s *session) saveInTurn(ctx context.Context) (report etcdbackup.Report, err
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, turn.End(ctx)) }()
+		defer func() {
+			if err := turn.End(ctx); err != nil { // what was saved is saved
+				s.log.Warn("cluster-wide lock not released", "err", err)
+			}
+		}()
 		s.reportTurn(turn)
 		if len(turn.Stores) == 0 {
 			return nil

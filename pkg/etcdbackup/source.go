@@ -27,6 +27,8 @@ type Description struct {
 	Cluster Cluster
 	Size    int64 // of its database on disk, free pages included, which a snapshot has too
 	Quota   int64 // of that size; 0 where etcd does not tell, as before 3.6
+	// WithoutQuorum says that the member knows of no leader.
+	WithoutQuorum bool
 }
 
 // FromClient is the member that client is connected to. The client has one endpoint, since a
@@ -69,7 +71,7 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 			StorageVersion: status.StorageVersion,
 			Members:        peers,
 		},
-		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota,
+		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota, WithoutQuorum: status.Leader == 0,
 	}, nil
 }
 

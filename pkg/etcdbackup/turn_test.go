@@ -331,13 +331,34 @@ func TestSlotRecordOfOthers(t *testing.T) {
 	}
 }
 
-// The manifest tells of a save without a quorum, and of no other.
+// leaderless says of a member that it knows of no leader.
+type leaderless struct{ clientv3.Maintenance }
+
+func (l leaderless) Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	status, err := l.Maintenance.Status(ctx, endpoint)
+	if err == nil {
+		status.Leader = 0
+	}
+	return status, err
+}
+
+// The manifest tells of a save without a quorum, by hand too, and of no other.
 func TestManifestWithoutQuorum(t *testing.T) {
-	for _, without := range []bool{false, true} {
+	cutOff := dial(t)
+	cutOff.Maintenance = leaderless{cutOff.Maintenance}
+	for _, tt := range []struct {
+		turn   *etcdbackup.Turn
+		source etcdbackup.Source
+	}{
+		{&etcdbackup.Turn{}, source(t)}, {&etcdbackup.Turn{WithoutQuorum: true}, source(t)}, {nil, etcdbackup.FromClient(cutOff, "")},
+	} {
+		without := tt.turn == nil || tt.turn.WithoutQuorum
 		_, s := newStore(t)
 		req := request(noon)
-		(&etcdbackup.Turn{WithoutQuorum: without}).Apply(&req)
-		report, err := etcdbackup.Save(t.Context(), source(t), []etcdbackup.Local{s}, req)
+		if tt.turn != nil {
+			tt.turn.Apply(&req)
+		}
+		report, err := etcdbackup.Save(t.Context(), tt.source, []etcdbackup.Local{s}, req)
 		if err != nil {
 			t.Fatal(err)
 		}
