@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"time"
 
@@ -85,9 +86,7 @@ func decodeSlotRecord(data []byte) (SlotRecord, error) {
 
 func (r SlotRecord) encode() ([]byte, error) {
 	fields := map[string]json.RawMessage{}
-	for name, raw := range r.fields {
-		fields[name] = raw
-	}
+	maps.Copy(fields, r.fields)
 	var errs []error
 	set := func(name string, raw []byte, err error) {
 		fields[name] = raw

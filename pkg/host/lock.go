@@ -76,8 +76,7 @@ func (h *Host) Lock(ctx context.Context, name, purpose string, told func(holder 
 	case <-ctx.Done():
 		held.Holder = l.holder()
 		go func() {
-			<-got
-			_ = l.file.Close() // which gives it back
+			_ = errors.Join(<-got, l.file.Close()) // which gives it back; nobody is there to be told
 		}()
 		return nil, errors.Join(held, context.Cause(ctx))
 	}
