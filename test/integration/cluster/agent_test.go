@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// ttl is that of the agents' locks: short, so that the tests are.
-	ttl     = 3 * time.Second
+	// ttl is that of the agents' locks: short, so that the tests are, and long enough for a busy machine.
+	ttl     = 5 * time.Second
 	storeID = "file-shared"
 )
 

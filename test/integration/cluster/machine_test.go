@@ -104,7 +104,7 @@ func (c *cluster) startEtcd(i int) {
 		peers = append(peers, fmt.Sprintf("%s=http://%s:2380", name(j), address(j)))
 	}
 	peer := fmt.Sprintf("http://%s:2380", address(i))
-	cmd := inside(i, filepath.Join(os.Getenv(etcdEnv), "etcd"), "--name="+name(i), "--data-dir="+c.path("etcd-"+name(i)), "--unsafe-no-fsync",
+	cmd := inside(i, filepath.Join(os.Getenv(etcdEnv), "etcd"), "--name="+name(i), "--data-dir="+c.path("etcd-"+name(i)), "--unsafe-no-fsync", "--heartbeat-interval=200", "--election-timeout=2000",
 		"--listen-client-urls="+endpoint(i), "--advertise-client-urls="+endpoint(i), "--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer,
 		"--initial-cluster="+strings.Join(peers, ","), "--cert-file="+c.path(name(i)+".crt"), "--key-file="+c.path(name(i)+".key"),
 		"--client-cert-auth", "--trusted-ca-file="+c.path("ca.crt"), "--log-level=fatal")
