@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/etcd"
 	"github.com/nodeagent/nodeagent/pkg/etcd/etcdtest"
+	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
 const (
@@ -208,6 +209,31 @@ func TestLockLost(t *testing.T) {
 			}
 			release(t, l)
 		})
+	}
+}
+
+// A holder that cannot ask anybody is never told that it still holds the lock, and once its lease may
+// have ended its own clock says so.
+func TestLockOfOneCutOff(t *testing.T) {
+	m, err := etcdtest.Start(host.New(t.TempDir()), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := acquire(t, connect(t, m), "cp1")
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := patient(t); ; {
+		err := l.Check(ctx)
+		if errors.Is(err, etcd.ErrLockLost) {
+			break
+		}
+		if !errors.Is(err, etcd.ErrNoQuorum) || ctx.Err() != nil {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := l.Release(t.Context()); err == nil || !strings.Contains(err.Error(), "is free in 0s") {
+		t.Errorf("released: %v", err)
 	}
 }
 
