@@ -18,6 +18,9 @@ type Slot struct {
 // leaderMargin is how long after the last host's jitter the leader waits, at most.
 const leaderMargin = time.Minute
 
+// longestLead is how long the leader waits at most: what is late by more is overdue by the alert.
+const longestLead = time.Hour
+
 // SlotOf is the slot that now lies in: of the schedule without jitter, in its time zone, or, where
 // there is an interval, the multiple of it. It is an error if c is invalid.
 func (c Config) SlotOf(now time.Time) (Slot, error) {
@@ -26,9 +29,9 @@ func (c Config) SlotOf(now time.Time) (Slot, error) {
 		return Slot{}, fmt.Errorf("find the slot: %w", err)
 	}
 	if interval > 0 {
-		// Hosts come at any time of the interval: half of it is theirs.
+		// Hosts come at any time of the interval.
 		start := now.Truncate(interval).UTC()
-		return Slot{Start: start, End: start.Add(interval), LeaderFrom: start.Add(interval / 2)}, nil
+		return Slot{Start: start, End: start.Add(interval), LeaderFrom: start.Add(min(interval/2, longestLead))}, nil
 	}
 	next, err := c.cron()
 	if err != nil {
