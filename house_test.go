@@ -58,7 +58,7 @@ var onlyIn = map[string][]string{
 	"github.com/coreos/go-systemd":           {"pkg/systemd", "pkg/kernel"}, // kernel: names of units
 	"github.com/vishvananda/netlink":         {"pkg/kernel"},
 	"k8s.io":                                 {"pkg/kube"},
-	"go.etcd.io/etcd/client/v3":              {"pkg/etcd", "pkg/etcdbackup"},
+	"go.etcd.io/etcd/client/v3":              {"pkg/etcd", "pkg/etcdbackup", "cmd/nodeagent"}, // cmd: hands one to the other
 	"go.etcd.io/etcd/server":                 {"pkg/etcd/etcdtest", "pkg/etcdbackup/drill"},
 	"go.etcd.io/etcd/etcdutl":                {"pkg/etcdbackup/drill"},
 }
