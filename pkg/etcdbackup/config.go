@@ -56,6 +56,8 @@ type Config struct {
 type StoreConfig struct {
 	// File is a store in a directory of this host.
 	File *FileConfig `yaml:"file"`
+	// S3 is a store in a bucket of S3, or of a server that speaks its protocol.
+	S3 *S3Config `yaml:"s3"`
 }
 
 // FileConfig is a store in a directory of this host.
@@ -120,14 +122,16 @@ func (c Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for i, s := range c.Stores {
-		if err := s.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+		if found := s.validate(); len(found) > 0 {
+			for _, err := range found {
+				errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+			}
 			continue
 		}
-		if seen[s.File.Dir] {
-			errs = append(errs, fmt.Errorf("stores[%d].file.dir: %s is another store's directory too", i, s.File.Dir))
+		if seen[s.place()] {
+			errs = append(errs, fmt.Errorf("stores[%d]%s", i, s.duplicate()))
 		}
-		seen[s.File.Dir] = true
+		seen[s.place()] = true
 	}
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
@@ -136,20 +140,49 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (s StoreConfig) validate() error {
+func (s StoreConfig) validate() []error {
 	switch {
-	case s.File == nil:
-		return errors.New(": no kind of store is given, such as file")
-	case s.File.Dir == "":
+	case s.File == nil && s.S3 == nil:
+		return []error{errors.New(": no kind of store is given, such as file or s3")}
+	case s.File != nil && s.S3 != nil:
+		return []error{errors.New(": file and s3 are two stores: give each an item of its own")}
+	case s.S3 != nil:
+		return s.S3.validate()
+	}
+	if err := s.File.validate(); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+func (c FileConfig) validate() error {
+	switch {
+	case c.Dir == "":
 		return errors.New(".file.dir: is empty")
-	case !filepath.IsAbs(s.File.Dir):
-		return fmt.Errorf(".file.dir: %q is not an absolute path", s.File.Dir)
-	case filepath.Clean(s.File.Dir) != s.File.Dir:
-		return fmt.Errorf(".file.dir: %q is written %s", s.File.Dir, filepath.Clean(s.File.Dir))
-	case s.File.Dir == "/":
+	case !filepath.IsAbs(c.Dir):
+		return fmt.Errorf(".file.dir: %q is not an absolute path", c.Dir)
+	case filepath.Clean(c.Dir) != c.Dir:
+		return fmt.Errorf(".file.dir: %q is written %s", c.Dir, filepath.Clean(c.Dir))
+	case c.Dir == "/":
 		return errors.New(".file.dir: / cannot be a store")
 	}
 	return nil
+}
+
+// place is what tells a valid store from others.
+func (s StoreConfig) place() string {
+	if s.S3 != nil {
+		return s.S3.place()
+	}
+	return "file " + s.File.Dir
+}
+
+// duplicate says that another store is in the same place.
+func (s StoreConfig) duplicate() string {
+	if s.S3 != nil {
+		return fmt.Sprintf(".s3.prefix: another store has this folder of the bucket %s too", s.S3.Bucket)
+	}
+	return fmt.Sprintf(".file.dir: %s is another store's directory too", s.File.Dir)
 }
 
 // Member is what c says about where etcd is.

@@ -153,3 +153,10 @@ func HostInName(host string) string {
 	}, host)
 	return safe[:min(len(safe), maxHost)]
 }
+
+// HostOf is the host, as HostInName returns it, that the object of this name is of; "" where it is
+// named like nothing that a backup has.
+func HostOf(name string) string {
+	_, n := classify(name)
+	return n.Host
+}

@@ -6,8 +6,10 @@ package etcdbackup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Store is a flat set of named objects. It knows nothing of backups. All names given to it
@@ -23,7 +25,8 @@ type Store interface {
 	// Put makes an object of all of content, durably: it is not there before it is complete. A name
 	// that is taken is fs.ErrExist. Content may be read more than once, and at several places at once.
 	Put(ctx context.Context, name string, content *io.SectionReader) error
-	// Delete removes an object, durably. One that is not there is fine.
+	// Delete removes an object, durably. One that is not there is fine; one that the store keeps by a
+	// lock of its own is ErrLocked.
 	Delete(ctx context.Context, name string) error
 }
 
@@ -57,6 +60,17 @@ type Object struct {
 	Name string
 	Size int64
 }
+
+// CheckName refuses what is no name of an object.
+func CheckName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name of object %q: is not a plain file name", name)
+	}
+	return nil
+}
+
+// ErrLocked is a store's refusal to remove an object before its time: S3's object lock, a legal hold.
+var ErrLocked = errors.New("is locked by the store")
 
 // ErrNoSpace is the refusal to begin an object that would not fit.
 var ErrNoSpace = errors.New("not enough free space")

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
@@ -88,7 +89,7 @@ func (d *draft) Commit(_ context.Context, name string) error {
 }
 
 func (d *draft) commit(name string) error {
-	if err := checkName(name); err != nil {
+	if err := etcdbackup.CheckName(name); err != nil {
 		return err
 	}
 	_, err := d.dir.Lstat(name)
