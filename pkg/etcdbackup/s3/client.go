@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 	"unicode"
 
@@ -45,6 +44,8 @@ func (s *Store) connected() (*minio.Core, error) {
 	return client, nil
 }
 
+// read reads the files. One that is not there must not look like an object that is not there: its
+// error is of no kind.
 func (s *Store) read() (material, error) {
 	access, err := s.keyIn("accessKeyFile", s.cfg.AccessKeyFile)
 	if err != nil {
@@ -57,7 +58,7 @@ func (s *Store) read() (material, error) {
 	var ca []byte
 	if s.cfg.CAFile != "" {
 		if ca, err = s.host.ReadTrusted(s.cfg.CAFile, maxCA); err != nil {
-			return material{}, fmt.Errorf("caFile: %w", err)
+			return material{}, errors.New("caFile: " + err.Error())
 		}
 	}
 	return material{access, secret, string(ca)}, nil
@@ -66,7 +67,7 @@ func (s *Store) read() (material, error) {
 func (s *Store) keyIn(field, source string) (string, error) {
 	data, err := s.host.ReadSecret(source)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
+		return "", errors.New(field + ": " + err.Error())
 	}
 	for _, b := range data {
 		if b >= 0x7f || unicode.IsSpace(rune(b)) || unicode.IsControl(rune(b)) {
@@ -79,17 +80,13 @@ func (s *Store) keyIn(field, source string) (string, error) {
 // dial makes a client; nothing is connected to yet. The library tries nothing twice: it would send
 // the rest of a body that an earlier try may still be reading.
 func (s *Store) dial(with material) (*minio.Core, *http.Transport, error) {
-	endpoint, err := url.Parse(s.cfg.Endpoint)
-	if err != nil {
-		return nil, nil, errors.New("endpoint: is no URL")
-	}
 	transport, err := s.transport(with.ca)
 	if err != nil {
 		return nil, nil, err
 	}
 	region := s.cfg.Region
 	if region == "" {
-		region = s3utils.GetRegionFromURL(*endpoint)
+		region = s3utils.GetRegionFromURL(*s.endpoint)
 	}
 	if region == "" {
 		region = defaultRegion // else every first request would be one for the bucket's region
@@ -98,9 +95,9 @@ func (s *Store) dial(with material) (*minio.Core, *http.Transport, error) {
 	if s.cfg.PathStyle {
 		lookup = minio.BucketLookupPath
 	}
-	client, err := minio.NewCore(endpoint.Host, &minio.Options{
+	client, err := minio.NewCore(s.endpoint.Host, &minio.Options{
 		Creds:  credentials.NewStaticV4(with.access, with.secret, ""),
-		Secure: endpoint.Scheme == "https", Transport: transport, Region: region, BucketLookup: lookup,
+		Secure: s.endpoint.Scheme == "https", Transport: transport, Region: region, BucketLookup: lookup,
 		MaxRetries: 1,
 	})
 	if err != nil {

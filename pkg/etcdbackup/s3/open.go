@@ -49,7 +49,7 @@ type object struct {
 }
 
 func (o *object) explain(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || code(err) == minio.NoSuchKey {
+	if code(err) == minio.NoSuchKey {
 		return fmt.Errorf("open %s in %s: %w", o.name, o.store, fs.ErrNotExist)
 	}
 	return o.store.explain("read "+o.name, err)

@@ -40,13 +40,9 @@ func (s *Store) putParts(ctx context.Context, key string, content *io.SectionRea
 }
 
 func (s *Store) begin(ctx context.Context, key string) (id string, err error) {
-	sse, err := s.sse()
-	if err != nil {
-		return "", err
-	}
 	err = s.try(ctx, s.Patience.Answer, func(ctx context.Context, client *minio.Core, _ func()) error {
 		id, err = client.NewMultipartUpload(ctx, s.cfg.Bucket, key, minio.PutObjectOptions{
-			UserMetadata: map[string]string{algorithmHeader: "CRC32C"}, ServerSideEncryption: sse,
+			UserMetadata: map[string]string{algorithmHeader: "CRC32C"}, ServerSideEncryption: s.sse,
 		})
 		return err
 	})

@@ -73,10 +73,6 @@ func (s *Store) arrived(ctx context.Context, key string, size int64) error {
 }
 
 func (s *Store) putWhole(ctx context.Context, key string, content *io.SectionReader) error {
-	sse, err := s.sse()
-	if err != nil {
-		return err
-	}
 	sums, err := sumsOf(content, 0, content.Size())
 	if err != nil {
 		return err
@@ -85,7 +81,7 @@ func (s *Store) putWhole(ctx context.Context, key string, content *io.SectionRea
 		_, err := client.PutObject(ctx, s.cfg.Bucket, key, newBody(content, 0, content.Size(), progress), content.Size(), "", sums.sha256, minio.PutObjectOptions{
 			DisableContentSha256: true, // as a stream of its own framing; the sum goes into the header
 			UserMetadata:         map[string]string{crcHeader: sums.crc32c},
-			ServerSideEncryption: sse,
+			ServerSideEncryption: s.sse,
 		})
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -23,10 +24,12 @@ import (
 
 // Store is a folder of a bucket. Only what lies directly in it belongs to the store.
 type Store struct {
-	host   *host.Host
-	cfg    etcdbackup.S3Config
-	node   string
-	prefix string // of keys: empty, or with a slash at its end
+	host     *host.Host
+	cfg      etcdbackup.S3Config
+	endpoint *url.URL
+	sse      encrypt.ServerSide // nil for none
+	node     string
+	prefix   string // of keys: empty, or with a slash at its end
 
 	// Patience may be changed before the store is used.
 	Patience Patience
@@ -42,12 +45,31 @@ var _ etcdbackup.Store = (*Store)(nil)
 // New returns the store that cfg, which is valid, describes. Nothing is read or connected to yet:
 // a store whose keys are missing fails when it is used. The node is the name of this host, whose
 // unfinished uploads a later one of its own removes.
-func New(h *host.Host, cfg etcdbackup.S3Config, node string) *Store {
+func New(h *host.Host, cfg etcdbackup.S3Config, node string) (*Store, error) {
 	s := &Store{host: h, cfg: cfg, node: etcdbackup.HostInName(node), Patience: defaultPatience, close: func() {}}
+	var err error
+	if s.endpoint, err = url.Parse(cfg.Endpoint); err != nil {
+		return nil, errors.New("endpoint of the store in S3: is no URL") // and may have a password in it
+	}
+	if s.sse, err = encryption(cfg.SSE); err != nil {
+		return nil, fmt.Errorf("sse of %s: %w", s, err)
+	}
 	if cfg.Prefix != "" {
 		s.prefix = cfg.Prefix + "/"
 	}
-	return s
+	return s, nil
+}
+
+// encryption is what the server is asked for; nil is none.
+func encryption(sse string) (encrypt.ServerSide, error) {
+	switch sse {
+	case "":
+		return nil, nil
+	case etcdbackup.SSEAES256:
+		return encrypt.NewSSE(), nil
+	}
+	_, key, _ := strings.Cut(sse, etcdbackup.SSEKMS+":")
+	return encrypt.NewSSEKMS(key, nil)
 }
 
 func (s *Store) String() string {
@@ -151,16 +173,4 @@ func (s *Store) stat(ctx context.Context, key string) (about minio.ObjectInfo, e
 		return about, whole
 	}
 	return about, err
-}
-
-// sse is the server's encryption to ask for; nil is none.
-func (s *Store) sse() (encrypt.ServerSide, error) {
-	switch s.cfg.SSE {
-	case "":
-		return nil, nil
-	case etcdbackup.SSEAES256:
-		return encrypt.NewSSE(), nil
-	}
-	_, key, _ := strings.Cut(s.cfg.SSE, etcdbackup.SSEKMS+":")
-	return encrypt.NewSSEKMS(key, nil)
 }

@@ -192,7 +192,10 @@ func (n *node) store(t *testing.T) *s3.Store {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	store := s3.New(n.Host, n.cfg, "cp-1")
+	store, err := s3.New(n.Host, n.cfg, "cp-1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	store.Patience.Pause = time.Millisecond
 	return store
 }
