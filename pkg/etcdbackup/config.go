@@ -66,6 +66,17 @@ type FileConfig struct {
 	Dir string `yaml:"dir"`
 }
 
+// String is what the store is called wherever it is named: what its Store.String returns.
+func (s StoreConfig) String() string {
+	switch {
+	case s.S3 != nil:
+		return s.S3.String()
+	case s.File != nil:
+		return "file " + s.File.Dir
+	}
+	return "none"
+}
+
 // The values of Config.Compression.
 const (
 	Zstd         = "zstd"
@@ -128,10 +139,10 @@ func (c Config) Validate() error {
 			}
 			continue
 		}
-		if seen[s.place()] {
-			errs = append(errs, fmt.Errorf("stores[%d]%s", i, s.duplicate()))
+		if seen[s.String()] {
+			errs = append(errs, fmt.Errorf("stores[%d]: %s is another one of the stores too", i, s))
 		}
-		seen[s.place()] = true
+		seen[s.String()] = true
 	}
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
@@ -167,22 +178,6 @@ func (c FileConfig) validate() error {
 		return errors.New(".file.dir: / cannot be a store")
 	}
 	return nil
-}
-
-// place is what tells a valid store from others.
-func (s StoreConfig) place() string {
-	if s.S3 != nil {
-		return s.S3.place()
-	}
-	return "file " + s.File.Dir
-}
-
-// duplicate says that another store is in the same place.
-func (s StoreConfig) duplicate() string {
-	if s.S3 != nil {
-		return fmt.Sprintf(".s3.prefix: another store has this folder of the bucket %s too", s.S3.Bucket)
-	}
-	return fmt.Sprintf(".file.dir: %s is another store's directory too", s.File.Dir)
 }
 
 // Member is what c says about where etcd is.

@@ -160,3 +160,11 @@ func HostOf(name string) string {
 	_, n := classify(name)
 	return n.Host
 }
+
+// CheckName refuses what is no name of an object in a store.
+func CheckName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name of object %q: is not a plain file name", name)
+	}
+	return nil
+}

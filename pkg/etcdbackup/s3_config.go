@@ -98,6 +98,9 @@ func (c S3Config) validateEndpoint() error {
 	if u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Scheme+"://"+u.Host != c.Endpoint {
 		return fmt.Errorf("%q is no URL of a server alone, %s", c.Endpoint, form)
 	}
+	if u.Host != strings.ToLower(u.Host) || u.Port() == map[string]string{"https": "443", "http": "80"}[u.Scheme] {
+		return fmt.Errorf("%q is to be in lower case, and without the port that is the scheme's own", c.Endpoint)
+	}
 	address := net.ParseIP(u.Hostname())
 	if address != nil && !c.PathStyle {
 		return fmt.Errorf("%q has an address, which no bucket can be a part of: pathStyle: true", c.Endpoint)
@@ -142,7 +145,7 @@ func validateSecretFile(source string) error {
 	return host.ValidateSecret(source)
 }
 
-// place is what tells the store from others.
-func (c S3Config) place() string {
-	return "s3 " + strings.ToLower(c.Endpoint) + "/" + c.Bucket + "/" + c.Prefix
+// String is what the store is called wherever it is named.
+func (c S3Config) String() string {
+	return strings.TrimSuffix("s3 "+c.Endpoint+"/"+c.Bucket+"/"+c.Prefix, "/")
 }

@@ -6,10 +6,9 @@ package etcdbackup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"strings"
+	"time"
 )
 
 // Store is a flat set of named objects. It knows nothing of backups. All names given to it
@@ -25,13 +24,13 @@ type Store interface {
 	// Put makes an object of all of content, durably: it is not there before it is complete. A name
 	// that is taken is fs.ErrExist. Content may be read more than once, and at several places at once.
 	Put(ctx context.Context, name string, content *io.SectionReader) error
-	// Delete removes an object, durably. One that is not there is fine; one that the store keeps by a
-	// lock of its own is ErrLocked.
+	// Delete removes an object, durably. One that is not there is fine.
 	Delete(ctx context.Context, name string) error
 }
 
 // Local is a Store on this host. Snapshots are saved to such: an object can be begun before its
-// name is known, which a snapshot's is once it has been verified.
+// name is known, which a snapshot's is once it has been verified. What its Open returns is an
+// io.ReaderAt too.
 type Local interface {
 	Store
 	// Room says how much may still be stored.
@@ -59,18 +58,21 @@ type Draft interface {
 type Object struct {
 	Name string
 	Size int64
+	// Modified is when it was put, by the store's own clock; zero where that is not known.
+	Modified time.Time
 }
-
-// CheckName refuses what is no name of an object.
-func CheckName(name string) error {
-	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("name of object %q: is not a plain file name", name)
-	}
-	return nil
-}
-
-// ErrLocked is a store's refusal to remove an object before its time: S3's object lock, a legal hold.
-var ErrLocked = errors.New("is locked by the store")
 
 // ErrNoSpace is the refusal to begin an object that would not fit.
 var ErrNoSpace = errors.New("not enough free space")
+
+// What stores refuse for. They wrap the error that says so in the store's own words.
+var (
+	// ErrLocked is an object that the store does not let be removed yet, as under object lock.
+	ErrLocked = errors.New("the store does not let it be removed")
+	// ErrDenied is a request that the store does not allow: wrong keys, or rights that are missing.
+	ErrDenied = errors.New("the store denies it")
+	// ErrNoStore is a store that is not there: no such bucket, a share that is not mounted.
+	ErrNoStore = errors.New("the store is not there")
+	// ErrNoAnswer is a store that has taken and given nothing for a while.
+	ErrNoAnswer = errors.New("the store does not answer")
+)

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
@@ -89,7 +88,7 @@ func (d *draft) Commit(_ context.Context, name string) error {
 }
 
 func (d *draft) commit(name string) error {
-	if err := etcdbackup.CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	_, err := d.dir.Lstat(name)

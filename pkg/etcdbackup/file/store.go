@@ -182,7 +182,7 @@ func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
 
 // Open opens a regular file; a link is refused.
 func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, error) {
-	if err := errors.Join(context.Cause(ctx), etcdbackup.CheckName(name)); err != nil {
+	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
 		return nil, err
 	}
 	dir, err := s.host.OpenDir(s.dir, 0)
@@ -220,8 +220,15 @@ const putPart = 4 << 20
 
 // Delete removes a file.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := errors.Join(context.Cause(ctx), etcdbackup.CheckName(name)); err != nil {
+	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
 		return err
 	}
 	return s.host.Remove(filepath.Join(s.dir, name))
+}
+
+func checkName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name of object %q: is not a plain file name", name)
+	}
+	return nil
 }

@@ -13,10 +13,41 @@ import (
 	"unicode"
 
 	"github.com/minio/minio-go/v7"
+
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 )
+
+// kind is what etcdbackup calls an error; nil is nothing that it has a name for.
+func kind(err error) error {
+	switch code(err) {
+	case "":
+		if errors.Is(err, errStalled) {
+			return etcdbackup.ErrNoAnswer
+		}
+	case minio.NoSuchBucket:
+		return etcdbackup.ErrNoStore
+	case minio.AccessDenied, "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled", "AccountProblem", "RequestTimeTooSkewed":
+		return etcdbackup.ErrDenied
+	}
+	return nil
+}
+
+// of is err as an error of that kind too.
+type of struct{ err, kind error }
+
+func (e of) Error() string   { return e.err.Error() }
+func (e of) Unwrap() []error { return []error{e.err, e.kind} }
 
 // explain says what failed and, where the operator can act, what to do about it. No key is in it.
 func (s *Store) explain(doing string, err error) error {
+	told := s.tell(doing, err)
+	if kind := kind(err); kind != nil {
+		return of{told, kind}
+	}
+	return told
+}
+
+func (s *Store) tell(doing string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %s: %w", doing, s, err)
 	}

@@ -72,9 +72,7 @@ func encryption(sse string) (encrypt.ServerSide, error) {
 	return encrypt.NewSSEKMS(key, nil)
 }
 
-func (s *Store) String() string {
-	return "s3 " + strings.TrimSuffix(s.cfg.Endpoint+"/"+s.cfg.Bucket+"/"+s.prefix, "/")
-}
+func (s *Store) String() string { return s.cfg.String() }
 
 // key is where an object lies in the bucket.
 func (s *Store) key(ctx context.Context, name string) (string, error) {
@@ -100,7 +98,7 @@ func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
 			progress()
 			name, ours := strings.CutPrefix(o.Key, s.prefix)
 			if ours && etcdbackup.CheckName(name) == nil {
-				objects = append(objects, etcdbackup.Object{Name: name, Size: o.Size})
+				objects = append(objects, etcdbackup.Object{Name: name, Size: o.Size, Modified: o.LastModified})
 			}
 		}
 		return nil

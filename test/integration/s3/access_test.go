@@ -42,9 +42,9 @@ func TestWrongKeys(t *testing.T) {
 	node := server.node(t)
 	store := node.store(t)
 	node.keys(t, "AKIDSTRANGER", secretKey)
-	refused(t, store, "InvalidAccessKeyId", node.cfg.AccessKeyFile)
+	refused(t, store, etcdbackup.ErrDenied, "InvalidAccessKeyId", node.cfg.AccessKeyFile)
 	node.keys(t, accessKey, "wrong-secret")
-	refused(t, store, "SignatureDoesNotMatch", node.cfg.SecretKeyFile)
+	refused(t, store, etcdbackup.ErrDenied, "SignatureDoesNotMatch", node.cfg.SecretKeyFile)
 	// Rotated keys are used without anything being started anew.
 	node.keys(t, accessKey, secretKey)
 	wantContent(t, store, "a", content(10))
@@ -53,7 +53,7 @@ func TestWrongKeys(t *testing.T) {
 	node.keys(t, "AKIDROTATED", "second-secret")
 	wantContent(t, store, "a", content(10))
 	server.administer(t, "delete-user", "--access", "AKIDROTATED")
-	refused(t, store, "InvalidAccessKeyId")
+	refused(t, store, etcdbackup.ErrDenied, "InvalidAccessKeyId")
 }
 
 func TestKeysThatOthersCanRead(t *testing.T) {
@@ -63,7 +63,7 @@ func TestKeysThatOthersCanRead(t *testing.T) {
 	if err := os.Chmod(filepath.Join(node.Root, node.cfg.SecretKeyFile), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, store, "secretKeyFile", "others can read", "chmod 0600")
+	refused(t, store, nil, "secretKeyFile", "others can read", "chmod 0600")
 	if err := os.Remove(filepath.Join(node.Root, node.cfg.SecretKeyFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -98,26 +98,26 @@ func TestWrongAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	node.write(t, node.cfg.CAFile, string(pem), 0o644)
-	refused(t, node.store(t), "unknown authority", node.cfg.CAFile)
+	refused(t, node.store(t), nil, "unknown authority", node.cfg.CAFile)
 	node.write(t, node.cfg.CAFile, "nothing", 0o644)
-	refused(t, node.store(t), "caFile", "no certificate")
+	refused(t, node.store(t), nil, "caFile", "no certificate")
 	if err := os.Chmod(filepath.Join(node.Root, node.cfg.CAFile), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, node.store(t), "caFile", "others can write")
+	refused(t, node.store(t), nil, "caFile", "others can write")
 	node.cfg.CAFile = ""
-	refused(t, node.store(t), "unknown authority", "caFile")
+	refused(t, node.store(t), nil, "unknown authority", "caFile")
 
 	plain := start(t, false)
 	node.cfg.Endpoint = "https://" + plain.addr
-	refused(t, node.store(t), "speaks http")
+	refused(t, node.store(t), nil, "speaks http")
 }
 
 func TestNoSuchBucket(t *testing.T) {
 	server := start(t, false)
 	node := server.node(t)
 	node.cfg.Bucket = "absent"
-	refused(t, node.store(t), "NoSuchBucket", "makes no buckets")
+	refused(t, node.store(t), etcdbackup.ErrNoStore, "NoSuchBucket", "makes no buckets")
 	buckets, err := server.admin.ListBuckets(t.Context())
 	if err != nil || len(buckets) != 1 {
 		t.Errorf("buckets: %v, %v", buckets, err)
@@ -169,7 +169,7 @@ func TestPolicyOfTheDocumentation(t *testing.T) {
 	node := server.node(t)
 	node.keys(t, "AKIDLIMITED", "limited-secret")
 	store := node.store(t)
-	refused(t, store, "AccessDenied", "docs/backups.md", node.cfg.AccessKeyFile)
+	refused(t, store, etcdbackup.ErrDenied, "AccessDenied", "docs/backups.md", node.cfg.AccessKeyFile)
 	actions := documentedActions(t)
 	server.policy(t, "AKIDLIMITED", actions...)
 	left(t, server, "parts")
@@ -271,32 +271,48 @@ func TestVirtualHost(t *testing.T) {
 	}
 }
 
-// Object lock: the store says so, by an error that retention can tell.
+// Object lock: what the store refuses to remove is told apart from what the key may not do.
 func TestObjectLock(t *testing.T) {
 	server := start(t, false)
-	store := server.node(t).store(t)
-	if err := server.admin.SuspendVersioning(t.Context(), bucket); err == nil {
-		t.Log("versioning suspended")
+	node := server.node(t)
+	store := node.store(t)
+	for _, name := range []string{"held", "kept", "free", "versioned"} {
+		put(t, store, name, content(10))
 	}
-	put(t, store, "held", content(10))
-	put(t, store, "kept", content(10))
-	put(t, store, "free", content(10))
 	on := minio.LegalHoldEnabled
 	if err := server.admin.PutObjectLegalHold(t.Context(), bucket, "held", minio.PutObjectLegalHoldOptions{Status: &on}); err != nil {
 		t.Fatal(err)
 	}
 	mode, until := minio.Compliance, time.Now().Add(time.Hour)
-	if err := server.admin.PutObjectRetention(t.Context(), bucket, "kept", minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"kept", "versioned"} {
+		if err := server.admin.PutObjectRetention(t.Context(), bucket, name, minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	// A bucket with versions, which Amazon's object lock needs, keeps the version and hides it.
+	if err := store.Delete(t.Context(), "versioned"); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, store, "held", "kept", "free")
+	var versions int
+	for o := range server.admin.ListObjects(t.Context(), bucket, minio.ListObjectsOptions{WithVersions: true, Prefix: "versioned"}) {
+		if o.Err == nil && !o.IsDeleteMarker {
+			versions++
+		}
+	}
+	if versions != 1 {
+		t.Errorf("%d versions are kept", versions)
+	}
+	// Where it is not hidden but refused, the object says why.
+	server.user(t, "AKIDKEEPER", "keeper-secret")
+	server.policy(t, "AKIDKEEPER", "s3:ListBucket", "s3:GetObject", "s3:PutObject")
+	node.keys(t, "AKIDKEEPER", "keeper-secret")
 	for _, name := range []string{"held", "kept"} {
-		err := store.Delete(t.Context(), name)
-		t.Log(name, err)
-		if err != nil && !errors.Is(err, etcdbackup.ErrLocked) {
+		if err := store.Delete(t.Context(), name); !errors.Is(err, etcdbackup.ErrLocked) || errors.Is(err, etcdbackup.ErrDenied) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := store.Delete(t.Context(), "free"); err != nil {
-		t.Error(err)
+	if err := store.Delete(t.Context(), "free"); errors.Is(err, etcdbackup.ErrLocked) || !errors.Is(err, etcdbackup.ErrDenied) {
+		t.Errorf("free: %v", err)
 	}
 }

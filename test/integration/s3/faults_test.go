@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup/s3"
 )
 
@@ -36,12 +38,15 @@ func everything(ctx context.Context, s *s3.Store) map[string]error {
 
 // refused fails the test for a method that succeeds, whose error is not told apart from an answer, or
 // lacks one of the words, or has a key in it.
-func refused(t *testing.T, s *s3.Store, words ...string) {
+func refused(t *testing.T, s *s3.Store, kind error, words ...string) {
 	t.Helper()
 	for method, err := range everything(t.Context(), s) {
 		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %v", method, err)
 			continue
+		}
+		if kind != nil && !errors.Is(err, kind) {
+			t.Errorf("%s: is not %q: %v", method, kind, err)
 		}
 		for _, word := range append(words, s.String()) {
 			if !strings.Contains(err.Error(), word) {
@@ -56,14 +61,14 @@ func refused(t *testing.T, s *s3.Store, words ...string) {
 
 func TestServerIsDown(t *testing.T) {
 	server := start(t, false)
-	refused(t, server.node(t).via(t, freePort(t)), "connection refused", "is the server up")
+	refused(t, server.node(t).via(t, freePort(t)), nil, "connection refused", "is the server up")
 }
 
 func TestNoSuchHost(t *testing.T) {
 	server := start(t, false)
 	node := server.node(t)
 	node.cfg.AllowPlaintext = true
-	refused(t, node.via(t, "s3.invalid"), "no such host")
+	refused(t, node.via(t, "s3.invalid"), nil, "no such host")
 }
 
 // A server that takes the connection and says nothing is given up, and a caller that gives up is
@@ -77,7 +82,7 @@ func TestServerHangs(t *testing.T) {
 	defer l.Close()
 	store := server.node(t).via(t, l.Addr().String())
 	store.Patience.Answer, store.Patience.Stall = 50*time.Millisecond, 50*time.Millisecond
-	refused(t, store, "stalls", "50ms")
+	refused(t, store, etcdbackup.ErrNoAnswer, "stalls", "50ms")
 
 	store = server.node(t).via(t, l.Addr().String())
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -265,8 +270,10 @@ func TestBusyThenWell(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refusals atomic.Int64
-			addr := front(t, server.addr, func(n int64, w http.ResponseWriter, _ *http.Request) bool {
-				if n%3 == 0 {
+			var asked sync.Map // twice refused, then done
+			addr := front(t, server.addr, func(_ int64, w http.ResponseWriter, r *http.Request) bool {
+				n, _ := asked.LoadOrStore(r.Method+r.RequestURI, new(atomic.Int64))
+				if n.(*atomic.Int64).Add(1)%3 == 0 {
 					return false
 				}
 				refusals.Add(1)
@@ -291,7 +298,7 @@ func TestBusyThenWell(t *testing.T) {
 		refused(t, server.node(t).via(t, front(t, server.addr, func(_ int64, w http.ResponseWriter, _ *http.Request) bool {
 			refuse(w, status, code, "Not now.")
 			return true
-		})), code)
+		})), nil, code)
 	}
 }
 
@@ -356,5 +363,5 @@ func TestClockIsSkewed(t *testing.T) {
 		refuse(w, 403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.")
 		return true
 	})
-	refused(t, server.node(t).via(t, addr), "RequestTimeTooSkewed", "timedatectl")
+	refused(t, server.node(t).via(t, addr), etcdbackup.ErrDenied, "RequestTimeTooSkewed", "timedatectl")
 }
