@@ -194,6 +194,9 @@ func TestPolicyOfTheDocumentation(t *testing.T) {
 			t.Errorf("%s is not in the documentation", without)
 		}
 		server.policy(t, "AKIDLIMITED", rest...)
+		if err := server.admin.RemoveObject(t.Context(), bucket, "b", minio.RemoveObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
 		denied := 0
 		for _, err := range everything(t.Context(), store) {
 			if err != nil && strings.Contains(err.Error(), "AccessDenied") {
