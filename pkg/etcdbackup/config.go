@@ -55,9 +55,9 @@ type Config struct {
 // StoreConfig is one place where backups are kept. Exactly one of its fields is set.
 type StoreConfig struct {
 	// File is a store in a directory of this host.
-	File *FileConfig `yaml:"file"`
-	// S3 is a store in a bucket of S3, or of a server that speaks its protocol.
-	S3 *S3Config `yaml:"s3"`
+	File *FileConfig `yaml:"file,omitempty"`
+	// S3 is a store in a bucket, of Amazon or of a server that speaks its protocol.
+	S3 *S3Config `yaml:"s3,omitempty"`
 }
 
 // FileConfig is a store in a directory of this host.
