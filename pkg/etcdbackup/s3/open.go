@@ -103,7 +103,7 @@ func (a *answer) end(err error) error {
 	}
 	a.cancel(nil)
 	if a.ReadCloser != nil {
-		_ = a.ReadCloser.Close() // nothing was written
+		_ = a.Close() // nothing was written
 	}
 	return err
 }

@@ -137,7 +137,7 @@ func documentedActions(t *testing.T) []string {
 		t.Fatal("docs/backups.md has no policy")
 	}
 	var actions []string
-	for _, word := range strings.Split(policy, `"`) {
+	for word := range strings.SplitSeq(policy, `"`) {
 		if strings.HasPrefix(word, "s3:") {
 			actions = append(actions, word)
 		}
