@@ -181,7 +181,7 @@ var runbooks = []runbook{
 		outcomes: map[string]outcome{
 			"nodeagent snapshot drill":                     exits(1, "of its manifest"),
 			"nodeagent status":                             exits(2),
-			"journalctl -u nodeagent -g drill --since -9d": prints("drill"),
+			"journalctl -u nodeagent -u nodeagent-drill -g drill --since -9d": prints("drill"),
 			"nodeagent snapshot verify --all":              exits(1, "of its manifest"),
 			"nodeagent snapshot drill --from DIR":          exits(1, "of its manifest"),
 		},
