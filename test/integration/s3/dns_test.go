@@ -3,12 +3,13 @@
 package s3_test
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"testing"
 )
 
-// resolveToLoopback has every name resolved to 127.0.0.1 while the test runs, by a name server.
+// resolveToLoopback has every name but those in .invalid resolved to 127.0.0.1 while the test runs, by a name server.
 func resolveToLoopback(t *testing.T) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -50,7 +51,10 @@ func loopbackAnswer(query []byte) []byte {
 		return nil
 	}
 	answer := append([]byte{query[0], query[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, query[header:end]...)
-	if query[end-4] == 0 && query[end-3] == 1 {
+	switch {
+	case bytes.Contains(query, []byte("\x07invalid\x00")):
+		answer[3] = 0x83 // no such name
+	case query[end-4] == 0 && query[end-3] == 1:
 		answer[7] = 1
 		answer = append(answer, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1)
 	}

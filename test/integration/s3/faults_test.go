@@ -65,6 +65,7 @@ func TestServerIsDown(t *testing.T) {
 }
 
 func TestNoSuchHost(t *testing.T) {
+	resolveToLoopback(t)
 	server := start(t, false)
 	node := server.node(t)
 	node.cfg.AllowPlaintext = true
