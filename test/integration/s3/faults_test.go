@@ -309,8 +309,12 @@ func TestAnswerIsLost(t *testing.T) {
 	data := content(manyParts)
 	var lost atomic.Bool
 	addr := front(t, server.addr, func(_ int64, w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodPost || r.URL.Query().Get("uploadId") == "" || lost.Swap(true) {
+		if r.Method != http.MethodPost || r.URL.Query().Get("uploadId") == "" {
 			return false
+		}
+		if lost.Swap(true) { // versitygw would say yes again; others know of no such upload any more
+			refuse(w, 404, "NoSuchUpload", "The specified upload does not exist.")
+			return true
 		}
 		request, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+server.addr+r.URL.RequestURI(), r.Body)
 		if err != nil {
