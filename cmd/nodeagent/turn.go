@@ -39,7 +39,7 @@ func (s *session) saveInTurn(ctx context.Context) (report etcdbackup.Report, err
 			return err
 		}
 		defer unlock()
-		req, err := m.backupRequest(time.Now())
+		req, err := m.backupRequest(ctx, time.Now())
 		if err != nil {
 			return fmt.Errorf("save snapshot: %w", err)
 		}
