@@ -1,9 +1,12 @@
 package etcdbackup
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/etcd"
@@ -62,6 +65,39 @@ type StoreConfig struct {
 type FileConfig struct {
 	// Dir is an absolute path. It is made when the first backup is saved.
 	Dir string `yaml:"dir"`
+	// Shared says that the directory is another machine's, such as an NFS mount, and that other hosts
+	// keep backups there too. It has to lie on another filesystem than the host's own, or it is taken
+	// for a mount that is not there. What is saved waits on this host until it is uploaded.
+	Shared bool `yaml:"shared"`
+	// AllowPlaintext lets backups into a shared directory that are not encrypted. Whoever reads one
+	// has every secret of the cluster.
+	AllowPlaintext bool `yaml:"allowPlaintext"`
+}
+
+// SpoolDir is below which the backups lie that wait to be uploaded, for each remote store in a
+// directory of its own: see SpoolID.
+const SpoolDir = "/var/lib/nodeagent/spool"
+
+// String is what the store is called wherever it is named: what its Store.String returns.
+func (s StoreConfig) String() string {
+	if s.File != nil {
+		return "file " + s.File.Dir
+	}
+	return "none"
+}
+
+// Remote says that the store is not on this host: backups come to it by way of a spool.
+func (s StoreConfig) Remote() bool { return s.File != nil && s.File.Shared }
+
+// AllowsPlaintext says that backups may lie in a remote store that are not encrypted.
+func (s StoreConfig) AllowsPlaintext() bool { return s.File != nil && s.File.AllowPlaintext }
+
+// SpoolID is what the spool of the store of that name is called: the kind of store and a part of the
+// sha256 of its name, so that a spool is found again as long as its store is the same.
+func SpoolID(store string) string {
+	kind, _, _ := strings.Cut(store, " ")
+	sum := sha256.Sum256([]byte(store))
+	return HostInName(kind) + "-" + hex.EncodeToString(sum[:6])
 }
 
 // The values of Config.Compression.
@@ -124,10 +160,13 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
 			continue
 		}
-		if seen[s.File.Dir] {
-			errs = append(errs, fmt.Errorf("stores[%d].file.dir: %s is another store's directory too", i, s.File.Dir))
+		if seen[s.String()] {
+			errs = append(errs, fmt.Errorf("stores[%d]: %s is another one of the stores too", i, s))
 		}
-		seen[s.File.Dir] = true
+		seen[s.String()] = true
+		if s.Remote() && len(c.Recipients) == 0 && !s.AllowsPlaintext() {
+			errs = append(errs, fmt.Errorf("stores[%d]: others read %s, and nothing is encrypted: give recipients, or say allowPlaintext: true of this store", i, s))
+		}
 	}
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
@@ -148,6 +187,10 @@ func (s StoreConfig) validate() error {
 		return fmt.Errorf(".file.dir: %q is written %s", s.File.Dir, filepath.Clean(s.File.Dir))
 	case s.File.Dir == "/":
 		return errors.New(".file.dir: / cannot be a store")
+	case s.File.Dir == SpoolDir || strings.HasPrefix(s.File.Dir, SpoolDir+"/"):
+		return fmt.Errorf(".file.dir: in %s lies what waits to be uploaded", SpoolDir)
+	case s.File.AllowPlaintext && !s.File.Shared:
+		return errors.New(".file.allowPlaintext: is of a store that is shared, and this one is not")
 	}
 	return nil
 }
