@@ -23,7 +23,7 @@ func (m *machine) addRemotes(ctx context.Context, s *agent.Status, state agent.S
 			f.wrong("journalctl -u nodeagent", "%v", err)
 		}
 		row := agent.RemoteStatus{
-			Store: r.String(), Asked: was.Asked, Stored: was.Stored, Newest: was.Newest,
+			Store: r.String(), Asked: was.Asked, Stored: was.Stored, Newest: was.Newest, Proven: was.Best,
 			Attempt: was.Attempt, Reason: was.Reason, Error: was.Error,
 		}
 		row.Waiting, row.WaitingBytes, row.WaitingSince = sumOf(waiting)
@@ -87,8 +87,12 @@ func remoteLines(r agent.RemoteStatus, now time.Time) []string {
 	case r.Newest == nil:
 		lines = append(lines, fmt.Sprintf("none in %s, asked %s", r.Store, agent.Ago(r.Asked, now)))
 	default:
+		var proven []agent.SnapshotStatus
+		if r.Proven != nil {
+			proven = append(proven, *r.Proven)
+		}
 		lines = append(lines, fmt.Sprintf("%d in %s, the newest verified %s: %s; asked %s", r.Stored, r.Store, agent.Ago(r.Newest.Taken, now), r.Newest.Name, agent.Ago(r.Asked, now)),
-			provenLine([]agent.SnapshotStatus{*r.Newest}, r.Newest.Store, now))
+			provenLine(proven, r.Store, now))
 	}
 	if r.Waiting > 0 {
 		line := fmt.Sprintf("%d wait to be uploaded to it (%s), the oldest taken %s", r.Waiting, agent.Bytes(r.WaitingBytes), agent.Ago(r.WaitingSince, now))

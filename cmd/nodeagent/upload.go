@@ -54,6 +54,7 @@ func (m *machine) upload(ctx context.Context, r *remote, purpose string, progres
 type lookedAt struct {
 	stored int
 	newest *agent.SnapshotStatus
+	proven *agent.SnapshotStatus // the newest that is
 	keys   int64
 	state  agent.RemoteState // its proofs
 }
@@ -78,10 +79,13 @@ func (m *machine) look(ctx context.Context, r *remote) (l lookedAt, err error) {
 			continue
 		}
 		l.stored++
+		row := snapshotRow(r, b)
+		addProof(&row, proofs, now)
 		if l.newest == nil && !b.Time.After(now) {
-			row := snapshotRow(r, b)
-			addProof(&row, proofs, now)
 			l.newest, l.keys = &row, int64(b.Snapshot.Keys)
+		}
+		if l.proven == nil && row.Proven != "" {
+			l.proven = &row
 		}
 	}
 	last, _ := etcdbackup.NewestProof(proofs, "", now)
@@ -132,7 +136,7 @@ func (m *machine) rememberRemote(r *remote, err error, found *lookedAt, change f
 				s.Uploaded = now
 			}
 			if found != nil {
-				s.Asked, s.Stored, s.Newest, s.Keys = now, found.stored, found.newest, found.keys
+				s.Asked, s.Stored, s.Newest, s.Best, s.Keys = now, found.stored, found.newest, found.proven, found.keys
 				s.Restored, s.Object = found.state.Restored, found.state.Object
 				s.DrillSeconds, s.RestoreSeconds = found.state.DrillSeconds, found.state.RestoreSeconds
 			}

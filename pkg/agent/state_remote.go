@@ -8,6 +8,7 @@ type RemoteState struct {
 	Asked  time.Time       `json:"asked,omitzero"` // when it last answered
 	Stored int             `json:"stored"`         // the backups of this cluster that it held then
 	Newest *SnapshotStatus `json:"newest,omitempty"`
+	Best   *SnapshotStatus `json:"best,omitempty"` // the newest that is proven
 	Keys   int64           `json:"keys,omitempty"` // in the newest
 
 	Restored       time.Time `json:"restored,omitzero"` // the newest proof of each kind

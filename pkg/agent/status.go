@@ -253,6 +253,8 @@ type RemoteStatus struct {
 	Stored int             `json:"stored"`           // how many snapshots of this cluster it holds, whichever host took them
 	Newest *SnapshotStatus `json:"newest,omitempty"` // the newest of them; none where it holds none, or has never answered
 
+	Proven *SnapshotStatus `json:"proven,omitempty"` // the newest of them that a drill has proven
+
 	Waiting      int       `json:"waiting"`               // snapshots on this host that wait to be uploaded to it
 	WaitingBytes int64     `json:"waitingBytes"`          // how much they take of this host's disk
 	WaitingSince time.Time `json:"waitingSince,omitzero"` // when the oldest of them was taken
