@@ -367,28 +367,82 @@ func TestUploadToStoreThatLoses(t *testing.T) {
 	wantBackups(t, spool)
 }
 
-// Another backup that has the name, of another cluster's host of the same name, is not replaced.
+// Another backup that has the name, of another cluster's host of the same name, is not replaced, and
+// ours is not taken for uploaded.
 func TestUploadBesideItsName(t *testing.T) {
-	h, spool, store, times := newSpool(t, 1)
-	m := list(t, spool).Backups[0]
-	data, err := h.ReadFile(filepath.Join(dir, etcdbackup.ManifestName(m.Object.Name)))
+	h, spool := newStore(t)
+	store := file.New(h, shareDir, "cp1")
+	source := sends(genuine(t))
+	source.cluster = "ours"
+	report, err := etcdbackup.Save(t.Context(), source, []etcdbackup.Local{spool}, request(noon))
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := bytes.Replace(data, []byte(m.Cluster.ID), []byte("another cluster"), 1)
-	if bytes.Equal(theirs, data) {
-		t.Fatalf("the manifest names no cluster: %s", data)
-	}
-	if err := store.Put(t.Context(), etcdbackup.ManifestName(m.Object.Name), section(theirs)); err != nil {
+	name := etcdbackup.ManifestName(report.Manifest.Object.Name)
+	data, err := h.ReadFile(filepath.Join(dir, name))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := upload(t, spool, store, 3); err == nil || !strings.Contains(err.Error(), "another backup of that name") {
-		t.Errorf("%v", err)
+	for what, theirs := range map[string][]byte{
+		"another cluster's": bytes.Replace(data, []byte(`"ours"`), []byte(`"theirs"`), 1),
+		"another object's":  bytes.Replace(data, []byte(report.Manifest.Object.SHA256), bytes.Repeat([]byte("ab"), 32), -1),
+		"no manifest":       []byte("{"),
+	} {
+		if bytes.Equal(theirs, data) {
+			t.Fatalf("%s is not another one: %s", what, data)
+		}
+		if err := errors.Join(store.Delete(t.Context(), name), store.Put(t.Context(), name, section(theirs))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := upload(t, spool, store, 3); err == nil || !strings.Contains(err.Error(), "another backup of that name") {
+			t.Errorf("%s: %v", what, err)
+		}
+		wantBackups(t, spool, noon)
+		if have, err := store.List(t.Context()); err != nil || len(have) != 1 {
+			t.Errorf("%s: %v, %v", what, have, err)
+		}
+	}
+}
+
+// fickle gives something else of an object once all of it has been read.
+type fickle struct{ etcdbackup.Local }
+
+func (f fickle) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	r, err := f.Local.Open(ctx, name)
+	if err != nil || strings.HasSuffix(name, ".json") {
+		return r, err
+	}
+	data, err := io.ReadAll(r)
+	return &fickleObject{data: data, left: len(data)}, errors.Join(err, r.Close())
+}
+
+type fickleObject struct {
+	data []byte
+	left int
+}
+
+func (o *fickleObject) Read([]byte) (int, error) { return 0, io.EOF }
+func (o *fickleObject) Close() error             { return nil }
+
+func (o *fickleObject) ReadAt(p []byte, off int64) (int, error) {
+	if o.left <= 0 {
+		o.data[len(o.data)-1] ^= 1
+	}
+	n, err := bytes.NewReader(o.data).ReadAt(p, off)
+	o.left -= n
+	return n, err
+}
+
+// What the disk gives otherwise the second time, when it is uploaded, does not leave the host.
+func TestUploadOfWhatChanges(t *testing.T) {
+	_, spool, store, times := newSpool(t, 1)
+	if _, err := etcdbackup.Upload(t.Context(), fickle{spool}, store, uploadRequest(3)); !errors.Is(err, etcdbackup.ErrDamaged) {
+		t.Error(err)
+	}
+	if have, err := store.List(t.Context()); err != nil || len(have) != 0 {
+		t.Errorf("in the store are %v, %v", have, err)
 	}
 	wantBackups(t, spool, times...)
-	if have, err := store.List(t.Context()); err != nil || len(have) != 1 {
-		t.Errorf("%v, %v", have, err)
-	}
 }
 
 // An orphan in a store that other clusters write to may be what a host of the same name uploads this
