@@ -124,6 +124,9 @@ func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 		Compress: cfg.Compression == etcdbackup.Zstd, Recipients: recipients,
 		Scratch: m.scratch,
 	}
+	for _, r := range m.remotes {
+		req.Spools = append(req.Spools, r.spool)
+	}
 	if req.Rate, err = etcdbackup.ParseRate(cfg.Rate); err != nil {
 		return req, fmt.Errorf("backup.rate: %w", err)
 	}
