@@ -87,12 +87,12 @@ func remoteLines(r agent.RemoteStatus, now time.Time) []string {
 	case r.Newest == nil:
 		lines = append(lines, fmt.Sprintf("none in %s, asked %s", r.Store, agent.Ago(r.Asked, now)))
 	default:
-		var proven []agent.SnapshotStatus
+		of := agent.Status{Now: now}
 		if r.Proven != nil {
-			proven = append(proven, *r.Proven)
+			of.Snapshots = append(of.Snapshots, *r.Proven)
 		}
 		lines = append(lines, fmt.Sprintf("%d in %s, the newest verified %s: %s; asked %s", r.Stored, r.Store, agent.Ago(r.Newest.Taken, now), r.Newest.Name, agent.Ago(r.Asked, now)),
-			provenLine(proven, r.Store, now))
+			of.ProvenIn(r.Store))
 	}
 	if r.Waiting > 0 {
 		line := fmt.Sprintf("%d wait to be uploaded to it (%s), the oldest taken %s", r.Waiting, agent.Bytes(r.WaitingBytes), agent.Ago(r.WaitingSince, now))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,10 +35,14 @@ func (p packages) install(ctx context.Context, w wants) (bool, error) {
 	if w.moves {
 		args = append(args, "--allow-downgrades")
 	}
+	all, err := p.misses(ctx, w.containerd)
+	if err != nil {
+		return false, err
+	}
+	if adopted, err := p.update(ctx, w, all); adopted || err != nil {
+		return adopted, err
+	}
 	if len(w.kubernetes) > 0 {
-		if adopted, err := p.update(ctx); adopted || err != nil {
-			return adopted, err
-		}
 		chosen, err := p.choose(ctx, w)
 		if err != nil {
 			return false, err
@@ -62,8 +67,39 @@ func (p packages) install(ctx context.Context, w wants) (bool, error) {
 	return adopted, err
 }
 
-// update reads the list of the repository, and no other source's.
-func (p packages) update(ctx context.Context) (bool, error) {
+// misses says that one of the packages is in no list that apt has, as on a fresh machine, whose
+// image has none.
+func (p packages) misses(ctx context.Context, names []string) (bool, error) {
+	for _, name := range names {
+		out, err := p.host.Run(ctx, "/usr/bin/apt-cache", "madison", name)
+		if err != nil {
+			return false, fmt.Errorf("ask apt for versions: %w", err)
+		}
+		if strings.TrimSpace(string(out)) == "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// update reads every source's lists where all of them are needed and can be had, and else the
+// repository's where it is needed.
+func (p packages) update(ctx context.Context, w wants, all bool) (bool, error) {
+	if all {
+		adopted, err := p.run(ctx, updateTimeout, aptGet("update")...)
+		var failed *aptError
+		if adopted || !errors.As(err, &failed) || len(w.kubernetes) > 0 && failed.names(p.config.repositoryURL()) {
+			return adopted, err
+		}
+	}
+	if len(w.kubernetes) == 0 {
+		return false, nil
+	}
+	return p.updateRepository(ctx)
+}
+
+// updateRepository reads the list of the repository, and no other source's.
+func (p packages) updateRepository(ctx context.Context) (bool, error) {
 	source, err := findSource(p.host, p.config.repositoryURL(), "")
 	if err != nil {
 		return false, err
@@ -102,6 +138,11 @@ func (p packages) choose(ctx context.Context, w wants) ([]string, error) {
 		}
 	}
 	return args, nil
+}
+
+// names says whether an error is one of the repository's.
+func (e *aptError) names(repository string) bool {
+	return slices.ContainsFunc(e.lines, func(line string) bool { return strings.Contains(line, strings.TrimRight(repository, "/")) })
 }
 
 // lists says whether newer lists of other sources than the repository may help.

@@ -31,6 +31,8 @@ type aptLab struct {
 	units    map[string]systemd.State
 	fail     map[string]string // first argument of apt-get, or program -> what it says as it fails
 	kill     string            // the command that is killed in the middle
+	unread   bool              // apt has no list of the distribution's until all are updated
+	complete int               // updates of all lists
 }
 
 func newAptLab(t *testing.T) *aptLab {
@@ -67,7 +69,9 @@ func (l *aptLab) exec(_ context.Context, c host.Command) ([]byte, error) {
 			fmt.Fprintf(&out, "%10s | %s | %s  Packages\n", name, version, strings.TrimRight(communityURL, "/"))
 		}
 	}
-	fmt.Fprintf(&out, "%10s | 1.36.9-1.1 | http://elsewhere.example sid/main amd64 Packages\n", "kubelet")
+	if !l.unread {
+		fmt.Fprintf(&out, "%10s | 1.36.9-1.1 | http://elsewhere.example sid/main amd64 Packages\n", "kubelet")
+	}
 	return []byte(out.String()), nil
 }
 
@@ -88,6 +92,10 @@ func (l *aptLab) RunTransient(_ context.Context, u systemd.Transient) (systemd.R
 		l.state["kubelet"] = "install ok installed 1.36.2-1.1"
 		l.save()
 		return systemd.Result{Adopted: true, Result: "exit-code", Code: 100}, &systemd.UnitError{Unit: u.Unit, LogFile: u.LogFile}
+	}
+	if command == "update" && !slices.ContainsFunc(u.Argv, func(a string) bool { return strings.HasPrefix(a, "Dir::Etc::sourcelist=") }) {
+		l.complete++
+		l.unread = l.unread && l.fail["update"] != ""
 	}
 	if says, fails := l.fail[strings.Fields(command)[0]]; fails {
 		log, err := l.ReadFile(packagesLog)
@@ -181,6 +189,32 @@ func TestPackagesConverge(t *testing.T) {
 	if changes, err := l.step(PackagesConfig{}).Check(t.Context()); len(changes) > 0 || err != nil {
 		t.Errorf("%v, %v", changes, err)
 	}
+}
+
+// On a fresh machine, whose image has no lists, one update of them all is enough: an install that cannot
+// work is not tried. Where a source is out of order, the repository's own list has to do.
+func TestPackagesWithoutLists(t *testing.T) {
+	l := newAptLab(t)
+	l.unread = true
+	steptest.Converges(t, l.Host, l.step(PackagesConfig{}))
+	l.wantCommands("update", installNewest, "hold kubelet kubeadm kubectl containerd cri-tools kubernetes-cni")
+	if l.complete != 1 {
+		t.Errorf("all lists were updated %d times, want once", l.complete)
+	}
+
+	l = newAptLab(t)
+	l.unread, l.fail["update"] = true, "E: Failed to fetch http://gone.example/InRelease"
+	if _, err := step.Apply(t.Context(), []step.Step{l.step(PackagesConfig{})}, nil); err == nil {
+		t.Error("no error, though the repository's list cannot be read either")
+	}
+	l.wantCommands("update", "update")
+
+	l = newAptLab(t)
+	l.unread, l.fail["update"] = true, "E: Failed to fetch "+communityURL+"InRelease  Connection refused"
+	if _, err := step.Apply(t.Context(), []step.Step{l.step(PackagesConfig{})}, nil); err == nil || !strings.Contains(err.Error(), "Connection refused") {
+		t.Errorf("%v, want that the repository refuses", err)
+	}
+	l.wantCommands("update")
 }
 
 func TestPackagesVersions(t *testing.T) {

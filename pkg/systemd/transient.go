@@ -150,7 +150,7 @@ func (c *Conn) runTransient(ctx context.Context, t Transient) (Result, error) {
 // settled is the state of a unit that is neither just being stopped nor about to be started.
 func (c *Conn) settled(ctx context.Context, unit string) (State, error) {
 	for {
-		state, err := c.State(ctx, unit)
+		state, err := c.activity(ctx, unit)
 		stopping := state.ActiveState == "deactivating" || state.Job != 0 && !running(state)
 		if err != nil || !stopping {
 			return state, err
@@ -277,14 +277,18 @@ func literal(argv []string) []string {
 	return out
 }
 
-// A waiter begins with short pauses, for programs that are, and ends up with pollInterval.
-const firstPoll = 25 * time.Millisecond
+// A waiter for a program begins with short pauses, for programs that are, and ends up with lastPoll:
+// a bootstrap waits for some twenty of them, and each wait is half a pause too long.
+const (
+	firstPoll = 25 * time.Millisecond
+	lastPoll  = pollInterval / 4
+)
 
 // await waits for the end of a running unit, reads its result and clears it away. It asks
 // again and again, since a signal would be lost with its connection; an error in asking is not
 // one of the unit, and is only returned when ctx is done.
 func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, error) {
-	for pause := firstPoll; ; pause = min(2*pause, pollInterval) {
+	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		over, err := c.over(ctx, unit)
 		if err == nil && over {
 			state, err := c.State(ctx, unit)
@@ -303,22 +307,29 @@ func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, er
 	}
 }
 
-// over says whether a unit's program has ended. State would tell too, at a price: it asks for all
-// of the hundreds of properties that a service has, and a wait asks again and again.
+// over says whether a unit's program has ended.
 func (c *Conn) over(ctx context.Context, unit string) (bool, error) {
+	state, err := c.activity(ctx, unit)
+	// Just after the start the unit is inactive still, with the start job in the queue.
+	return err == nil && !running(state) && state.Job == 0, err
+}
+
+// activity is the part of State that says what a unit does: LoadState, ActiveState, SubState and Job.
+// State has it too, at a price: it asks for all of the hundreds of properties that a service has, and
+// a wait asks again and again.
+func (c *Conn) activity(ctx context.Context, unit string) (State, error) {
 	var found []dbus.UnitStatus
 	err := c.call(ctx, func(ctx context.Context, bus *dbus.Conn) (err error) {
 		found, err = bus.ListUnitsByNamesContext(ctx, []string{unit})
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("read state of %s: %w", unit, err)
+		return State{}, fmt.Errorf("read state of %s: %w", unit, err)
 	}
 	if len(found) != 1 {
-		return false, fmt.Errorf("read state of %s: systemd told of %d units", unit, len(found))
+		return State{}, fmt.Errorf("read state of %s: systemd told of %d units", unit, len(found))
 	}
-	// Just after the start the unit is inactive still, with the start job in the queue.
-	return !running(State{ActiveState: found[0].ActiveState, SubState: found[0].SubState}) && found[0].JobId == 0, nil
+	return State{LoadState: found[0].LoadState, ActiveState: found[0].ActiveState, SubState: found[0].SubState, Job: int(found[0].JobId)}, nil
 }
 
 func resultOf(s State) Result {
