@@ -417,15 +417,17 @@ func (f fickle) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 }
 
 type fickleObject struct {
-	data []byte
-	left int
+	data    []byte
+	left    int
+	changed bool
 }
 
 func (o *fickleObject) Read([]byte) (int, error) { return 0, io.EOF }
 func (o *fickleObject) Close() error             { return nil }
 
 func (o *fickleObject) ReadAt(p []byte, off int64) (int, error) {
-	if o.left <= 0 {
+	if o.left <= 0 && !o.changed {
+		o.changed = true
 		o.data[len(o.data)-1] ^= 1
 	}
 	n, err := bytes.NewReader(o.data).ReadAt(p, off)
