@@ -385,7 +385,7 @@ func TestUploadBesideItsName(t *testing.T) {
 	}
 	for what, theirs := range map[string][]byte{
 		"another cluster's": bytes.Replace(data, []byte(`"ours"`), []byte(`"theirs"`), 1),
-		"another object's":  bytes.Replace(data, []byte(report.Manifest.Object.SHA256), bytes.Repeat([]byte("ab"), 32), -1),
+		"another object's":  bytes.ReplaceAll(data, []byte(report.Manifest.Object.SHA256), bytes.Repeat([]byte("ab"), 32)),
 		"no manifest":       []byte("{"),
 	} {
 		if bytes.Equal(theirs, data) {
