@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,24 +19,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/host"
 	"github.com/nodeagent/nodeagent/pkg/kube"
 )
-
-// stores are the places where backups are kept.
-func (m *machine) stores() []etcdbackup.Store {
-	var out []etcdbackup.Store
-	for _, s := range m.targets() {
-		out = append(out, s)
-	}
-	return out
-}
-
-// targets are the stores on this host, which snapshots are saved to.
-func (m *machine) targets() []etcdbackup.Local {
-	var out []etcdbackup.Local
-	for _, s := range m.cfg.Backup.Stores {
-		out = append(out, m.fileStore(s.File.Dir))
-	}
-	return out
-}
 
 // nextBackup is when this host's backup after one at a time is due.
 func (m *machine) nextBackup() func(after time.Time) time.Time {
@@ -90,8 +73,7 @@ func (m *machine) savesEtcd() bool {
 	return cfg.Role != bootstrap.Worker && !cfg.ExternalEtcd()
 }
 
-// backupNotes are what the backups of this host do not protect from. Stores beside it would be
-// told of here; as it is a directory is off the host when its filesystem is another machine's.
+// backupNotes are what the backups of this host do not protect from.
 func (m *machine) backupNotes() []string {
 	notes := []string{}
 	if !m.savesEtcd() {
@@ -100,16 +82,27 @@ func (m *machine) backupNotes() []string {
 	if len(m.cfg.Backup.Recipients) == 0 {
 		notes = append(notes, "not encrypted (backup.recipients), and without the keys and the configuration that a new host needs")
 	}
+	for _, s := range m.cfg.Backup.Stores {
+		if s.Remote() && s.AllowsPlaintext() {
+			notes = append(notes, s.String()+" may get backups that are not encrypted (allowPlaintext): who reads one has every secret of the cluster")
+		}
+	}
 	if !m.offHost() {
 		notes = append(notes, "on this host only: what takes its disks takes them too")
 	}
 	return notes
 }
 
-// offHost says that a store does not lie on this host.
+// plaintextAllowed says that a store which is not on this host may get backups that are not encrypted.
+func (m *machine) plaintextAllowed() bool {
+	return slices.ContainsFunc(m.cfg.Backup.Stores, func(s etcdbackup.StoreConfig) bool { return s.Remote() && s.AllowsPlaintext() })
+}
+
+// offHost says that a store does not lie on this host: a remote one, or a directory whose filesystem is
+// another machine's.
 func (m *machine) offHost() bool {
 	for _, s := range m.cfg.Backup.Stores {
-		if m.fileStore(s.File.Dir).Remote() {
+		if s.Remote() || m.fileStore(s.File.Dir).Remote() {
 			return true
 		}
 	}
@@ -132,6 +125,9 @@ func (m *machine) backupRequest(ctx context.Context, now time.Time) (etcdbackup.
 		Retention: cfg.Retention, MaxDiskPercent: cfg.MaxDiskPercent,
 		Compress: cfg.Compression == etcdbackup.Zstd, Recipients: recipients,
 		Scratch: m.scratch,
+	}
+	for _, r := range m.remotes {
+		req.Spools = append(req.Spools, r.spool)
 	}
 	if req.Rate, err = etcdbackup.ParseRate(cfg.Rate); err != nil {
 		return req, fmt.Errorf("backup.rate: %w", err)

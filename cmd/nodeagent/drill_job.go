@@ -34,9 +34,9 @@ const (
 	sacrificed = 1000
 )
 
-// drills says whether this host drills by itself.
-func (s *session) drills() bool {
-	return !s.host.Offline && s.machine.savesEtcd() && !s.machine.cfg.Backup.Drill.Off()
+// drills says whether this host is to prove backups by itself.
+func (m *machine) drills() bool {
+	return !m.host.Offline && m.savesEtcd() && !m.cfg.Backup.Drill.Off()
 }
 
 // drillJob restores the newest backup of each store for proof, in a unit of its own: it is
@@ -137,17 +137,33 @@ func (s *session) skipDrill(err error) error {
 func (m *machine) drillTransient(ctx context.Context, configPath string) (t systemd.Transient, err error) {
 	cfg := m.cfg.Backup
 	size, there, paths := int64(0), false, []string{cfg.Drill.Dir}
-	for i, store := range m.stores() {
+	look := func(found, encrypted bool, bytes int64) {
+		there = there || found
+		if !encrypted || cfg.Drill.IdentityFile != "" {
+			size = max(size, bytes)
+		}
+	}
+	for _, store := range m.locals() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
 			return t, err
 		}
 		newest, found := catalog.Newest(time.Now())
-		there = there || found
-		if len(newest.Recipients) == 0 || cfg.Drill.IdentityFile != "" {
-			size = max(size, newest.Snapshot.Size)
+		look(found, len(newest.Recipients) > 0, newest.Snapshot.Size)
+	}
+	for _, s := range cfg.Stores {
+		if !s.Remote() { // the others' disks are not this host's
+			paths = append(paths, s.File.Dir)
 		}
-		paths = append(paths, cfg.Stores[i].File.Dir)
+	}
+	state, err := agent.LoadState(m.host)
+	if err != nil {
+		return t, err
+	}
+	for _, r := range m.remotes { // as they were when they were last asked
+		if b := state.Remotes[r.String()].Newest; b != nil {
+			look(true, b.Encrypted, b.Size)
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -155,7 +171,7 @@ func (m *machine) drillTransient(ctx context.Context, configPath string) (t syst
 	}
 	t = systemd.Transient{
 		Unit: drillUnit, Description: "Restore of an etcd backup for proof",
-		Argv:      []string{self, "snapshot", "drill", "--config", configPath},
+		Argv:      []string{self, "snapshot", "drill", "--due", "--config", configPath},
 		Env:       []string{"GOMEMLIMIT=" + strconv.FormatInt(drill.GoMemory(size), 10)},
 		MemoryMax: uint64(drill.Memory(size)), CPUWeight: leastWeight, OOMScore: sacrificed,
 		IOBandwidth: uint64(cfg.Drill.DiskRate) * 1_000_000, IOPaths: paths, Timeout: drillDeadline,
@@ -229,8 +245,8 @@ func (s *session) drillEnded(ctx context.Context, began time.Time, err error) er
 // exportDrills puts the proofs of each store, and how drills ended, into the metrics. It returns when
 // the store was last drilled where that is longest ago.
 func (s *session) exportDrills(ctx context.Context) time.Time {
-	var last time.Time
-	for i, store := range s.machine.stores() {
+	var last earliest
+	for _, store := range s.machine.locals() {
 		proofs, err := etcdbackup.Proofs(ctx, store)
 		if err != nil {
 			s.log.Error("proofs not read", "err", err)
@@ -238,9 +254,7 @@ func (s *session) exportDrills(ctx context.Context) time.Time {
 		}
 		now := time.Now()
 		newest, _ := etcdbackup.NewestProof(proofs, "", now)
-		if i == 0 || newest.Time.Before(last) {
-			last = newest.Time
-		}
+		last.add(newest.Time)
 		restored, opened := etcdbackup.NewestProof(proofs, etcdbackup.ProvenRestored, now)
 		object, _ := etcdbackup.NewestProof(proofs, etcdbackup.ProvenObject, now)
 		row := metrics.Drill{Restored: restored.Time, Object: object.Time, Took: newest.Seconds}
@@ -249,8 +263,16 @@ func (s *session) exportDrills(ctx context.Context) time.Time {
 		}
 		s.daemon.metrics.Drills(store.String(), row)
 	}
+	state, err := agent.LoadState(s.host)
+	if err != nil {
+		s.log.Warn("state not read", "err", err)
+	}
+	for _, r := range s.machine.remotes {
+		s.exportRemote(ctx, r)
+		last.add(state.Remotes[r.String()].Proven())
+	}
 	s.exportDrillResults()
-	return last
+	return last.time
 }
 
 func (s *session) exportDrillResults() {

@@ -42,6 +42,9 @@ func jobDeadline(name string) time.Duration {
 	case jobDrift:
 		return 5 * time.Minute
 	}
+	if isUpload(name) {
+		return uploadDeadline
+	}
 	return time.Minute
 }
 
@@ -57,9 +60,10 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
 	}
-	if s.drills() {
+	if s.machine.drills() {
 		jobs = append(jobs, s.drillJob(ctx))
 	}
+	jobs = append(jobs, s.uploadJobs(ctx)...)
 	return append(jobs, agent.Job{
 		Name: jobSnapshot, Next: s.machine.nextBackup(), Last: s.exportSnapshots(ctx),
 		Deadline: jobDeadline(jobSnapshot), Run: s.snapshot,
@@ -78,7 +82,12 @@ func (s *session) announce(jobs []agent.Job) {
 	if err != nil {
 		s.log.Warn("state not read", "err", err)
 	}
-	for _, name := range []string{jobCerts, jobDrift, jobNode, jobSnapshot, jobDrill} {
+	s.forgetUploads(state, jobs)
+	names := []string{jobCerts, jobDrift, jobNode, jobSnapshot, jobDrill}
+	for _, r := range s.machine.remotes {
+		names = append(names, r.job())
+	}
+	for _, name := range names {
 		i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Name == name })
 		if i < 0 {
 			s.daemon.metrics.JobGone(name)
@@ -145,12 +154,15 @@ func (s *session) snapshot(ctx context.Context) error {
 	if err != nil && !report.Saved() && !s.done.Load() || errors.Is(err, etcd.ErrNoMember) && !s.machine.savesEtcd() {
 		return agent.NothingToDo(err.Error())
 	}
-	for _, store := range report.Stores {
-		if store.Saved {
+	for i, store := range s.machine.results(report) {
+		if report.Stores[i].Saved {
 			m := report.Manifest
-			s.log.Info("snapshot saved", "name", m.Object.Name, "store", store.Store,
-				"revision", m.Snapshot.Revision, "keys", m.Snapshot.Keys, "bytes", m.Snapshot.Size, "removed", len(store.Removed))
+			s.log.Info("snapshot saved", "name", m.Object.Name, "store", store.Store, "state", store.State,
+				"revision", m.Snapshot.Revision, "keys", m.Snapshot.Keys, "bytes", m.Snapshot.Size, "removed", len(report.Stores[i].Removed))
 		}
+	}
+	for _, r := range s.machine.remotes {
+		r.due()
 	}
 	s.exportSnapshots(ctx)
 	return err
@@ -159,11 +171,12 @@ func (s *session) snapshot(ctx context.Context) error {
 // exportSnapshots puts what each store holds into the metrics and returns when the newest
 // snapshot that every store has was taken: the schedule goes on from there after a restart.
 func (s *session) exportSnapshots(ctx context.Context) time.Time {
-	var last time.Time
+	var last earliest
 	next := s.machine.nextBackup()
 	soon := next(time.Now())
 	s.daemon.metrics.SnapshotPolicy(s.machine.savesEtcd(), next(soon).Sub(soon), s.machine.offHost())
-	for i, store := range s.machine.stores() {
+	s.daemon.metrics.PlaintextAllowed(s.machine.plaintextAllowed())
+	for _, store := range s.machine.locals() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
 			if ctx.Err() == nil { // the daemon's end is no fault of the store's
@@ -176,11 +189,25 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.nextBackup()(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys), Encrypted: len(b.Recipients) > 0}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
-		if i == 0 || newest.Taken.Before(last) {
-			last = newest.Taken
-		}
+		last.add(newest.Taken)
 	}
-	return last
+	for _, r := range s.machine.remotes {
+		s.exportRemote(ctx, r)
+		last.add(s.savedFor(ctx, r))
+	}
+	return last.time
+}
+
+// earliest is the first of the times that were added.
+type earliest struct {
+	time time.Time
+	any  bool
+}
+
+func (e *earliest) add(t time.Time) {
+	if !e.any || t.Before(e.time) {
+		e.time, e.any = t, true
+	}
 }
 
 // scanCertificates reads every certificate and exports it. A file that cannot be read is

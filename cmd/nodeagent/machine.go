@@ -35,6 +35,10 @@ type machine struct {
 	// patience is how long a lock is waited for; waiting is told who holds it.
 	patience time.Duration
 	waiting  func(holder string)
+	// remember changes the state. It feeds status only: that it cannot be written is told, no more.
+	remember func(change func(*agent.State))
+
+	remotes []*remote
 }
 
 func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
@@ -50,7 +54,12 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, transient: units.RunTransient, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}, nil
+	m := &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, transient: units.RunTransient, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}
+	m.remember = func(change func(*agent.State)) {
+		_ = agent.UpdateState(context.Background(), h, change) // whoever wants it told sets another
+	}
+	m.remotes = m.newRemotes()
+	return m, nil
 }
 
 func stepsConfig(c config.Config) bootstrap.Config {

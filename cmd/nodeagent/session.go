@@ -47,6 +47,7 @@ func (d *daemon) newSession(ctx context.Context, cfg *config.Config) (*session, 
 			return nil, err
 		}
 		s.machine = m
+		m.remember = s.remember
 	}
 	if s.metrics.Listen == "" {
 		return s, nil

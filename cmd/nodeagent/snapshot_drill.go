@@ -22,7 +22,10 @@ import (
 )
 
 // drillFlags are those of `snapshot drill`.
-type drillFlags struct{ from, identity, scratch string }
+type drillFlags struct {
+	from, identity, scratch string
+	due                     bool
+}
 
 func (a *app) drillCommand() *cobra.Command {
 	var flags drillFlags
@@ -36,8 +39,11 @@ with how long a restore takes, is written beside the snapshot. Nothing stays in 
 scratch directory, and no etcd of a cluster is touched or asked.
 
 Without a name, or with "latest", it is the newest of every store. With --from it is
-that directory alone: no configuration is needed, and no other right than to
-read the files; where the proof cannot be written it is only printed.
+that store alone: one of backup.stores by its name, as "nodeagent snapshot list"
+prints it, or by its kind where there is one of that kind; or a directory, for which
+no configuration is needed, and no other right than to read the files; where the
+proof cannot be written it is only printed. A store that cannot be asked stops no
+other one; the exit code is 1.
 
 One that is encrypted is opened with the identity of --identity, which is a file as
 age-keygen writes it or "-" for standard input, or of backup.drill.identityFile.
@@ -60,7 +66,8 @@ was not opened.`,
 			return errors.Join(err, print(a, d.list, d.table))
 		},
 	}
-	cmd.Flags().StringVar(&flags.from, "from", "", "the `directory` to take the snapshot from, instead of the configured stores")
+	cmd.Flags().StringVar(&flags.from, "from", "", "the `store` or directory to take the snapshot from, instead of all configured stores")
+	cmd.Flags().BoolVar(&flags.due, "due", false, "only in stores whose newest proof is older than backup.drill.schedule wants it: hosts that share one take turns")
 	cmd.Flags().StringVar(&flags.identity, "identity", "", "`file` of age identities, or - for standard input")
 	cmd.Flags().StringVar(&flags.scratch, "scratch", "", "`directory` to restore in, with room for twice the database (default backup.drill.dir, with --from /var/tmp)")
 	return cmd
@@ -79,6 +86,7 @@ type drilling struct {
 	machine *machine // nil with --from
 	stores  []etcdbackup.Store
 	name    string
+	due     bool
 	options drill.Options
 	list    []drilled
 }
@@ -88,12 +96,18 @@ func (d *drilling) prepare(flags drillFlags) (err error) {
 	d.options = drill.Options{Agent: thisBuild().Version, Now: time.Now}
 	h := host.New("/")
 	scratch, identity := flags.scratch, flags.identity
-	if flags.from == "" {
+	d.due = flags.due
+	if flags.from == "" || isStoreName(flags.from) {
 		if d.machine, err = d.app.machine(); err != nil {
 			return err
 		}
 		m := d.machine
 		h, d.stores, d.options.Host = m.host, m.stores(), m.nodeName()
+		if flags.from != "" {
+			if d.stores, err = m.storesNamed(flags.from); err != nil {
+				return err
+			}
+		}
 		if scratch == "" {
 			scratch = m.cfg.Backup.Drill.Dir
 		}
@@ -120,6 +134,16 @@ func (d *drilling) prepare(flags drillFlags) (err error) {
 	}
 	d.options.Scratch, err = h.Path(scratch)
 	return err
+}
+
+// isStoreName says that an argument is what a configured store is called, or its kind, and no directory.
+func isStoreName(from string) bool {
+	kind := kindOf(from)
+	if kind != "file" && kind != "s3" {
+		return false
+	}
+	_, err := os.Stat(from)
+	return err != nil
 }
 
 // takeFrom sets up a drill of a directory by somebody who has no more than that.
@@ -174,8 +198,16 @@ func (d *drilling) run(ctx context.Context) error {
 	var errs []error
 	found := false
 	for _, store := range d.stores {
-		catalog, err := etcdbackup.List(ctx, store)
+		catalog, err := d.catalog(ctx, store)
+		if err == nil && d.due {
+			var due bool
+			if due, err = d.isDue(ctx, store); err == nil && !due {
+				found = true
+				continue
+			}
+		}
 		if err != nil {
+			d.remember(store, "", drill.Reason(etcdbackup.Proof{}, err), err)
 			errs = append(errs, err)
 			continue
 		}
@@ -190,7 +222,7 @@ func (d *drilling) run(ctx context.Context) error {
 		found = true
 		errs = append(errs, d.one(ctx, store, object))
 	}
-	if err := errors.Join(errs...); found || err != nil {
+	if err := errors.Join(errs...); found || err != nil || d.due {
 		return err
 	}
 	if d.name == "latest" {
@@ -205,6 +237,9 @@ func (d *drilling) one(ctx context.Context, store etcdbackup.Store, object strin
 	proof, err := drill.Run(ctx, store, object, d.options)
 	p.end()
 	d.remember(store, object, drill.Reason(proof, err), err)
+	if err == nil {
+		d.lookAgain(ctx, store)
+	}
 	if err == nil || errors.Is(err, drill.ErrNotRecorded) {
 		d.list = append(d.list, drilled{store.String(), proof.Proven.String(), proof})
 	}
@@ -215,6 +250,51 @@ func (d *drilling) one(ctx context.Context, store etcdbackup.Store, object strin
 	return err
 }
 
+// catalog lists a store, in bounded time where it is a remote one.
+func (d *drilling) catalog(ctx context.Context, store etcdbackup.Store) (etcdbackup.Catalog, error) {
+	if d.machine == nil {
+		return etcdbackup.List(ctx, store)
+	}
+	return d.machine.catalog(ctx, store)
+}
+
+// isDue says that a store has no proof, by whichever host, since about half the time between two drills
+// ago: hosts begin within a tenth of it, and the first one's proof does for all.
+func (d *drilling) isDue(ctx context.Context, store etcdbackup.Store) (bool, error) {
+	if d.machine == nil || d.machine.cfg.Backup.Drill.Off() {
+		return true, nil
+	}
+	ctx, cancel := d.machine.ask(ctx, store)
+	defer cancel()
+	proofs, err := etcdbackup.Proofs(ctx, store)
+	if err != nil {
+		return false, err
+	}
+	now := time.Now()
+	newest, found := etcdbackup.NewestProof(proofs, "", now)
+	if !found {
+		return true, nil
+	}
+	next := d.machine.cfg.Backup.NextDrill(d.machine.nodeName())
+	if now.Sub(newest.Time) >= next(next(now)).Sub(next(now))/2 {
+		return true, nil
+	}
+	d.lookAgain(ctx, store)
+	return false, nil
+}
+
+// lookAgain remembers what a remote store holds, the proof among it.
+func (d *drilling) lookAgain(ctx context.Context, store etcdbackup.Store) {
+	if d.machine == nil {
+		return
+	}
+	if r := d.machine.remoteOf(store.String()); r != nil {
+		if err := d.machine.lookAgain(ctx, r); err != nil {
+			fmt.Fprintf(d.app.stderr, "nodeagent: %v\n", err)
+		}
+	}
+}
+
 // remember keeps how a drill of this host's own stores ended, for status and metrics; whoever
 // cannot write the state drills nevertheless.
 func (d *drilling) remember(store etcdbackup.Store, object, reason string, err error) {
@@ -222,12 +302,9 @@ func (d *drilling) remember(store etcdbackup.Store, object, reason string, err e
 		return
 	}
 	at := time.Now()
-	told := agent.UpdateState(context.Background(), d.machine.host, func(s *agent.State) {
+	d.machine.remember(func(s *agent.State) {
 		s.Drills.Add(agent.DrillResult{At: at, Store: store.String(), Object: object, Reason: reason, Error: errorText(err)})
 	})
-	if told != nil {
-		fmt.Fprintf(d.app.stderr, "nodeagent: the drill's result is not remembered: %v\n", told)
-	}
 }
 
 func (d *drilling) table(w io.Writer) error {

@@ -20,9 +20,11 @@ func (a *app) pruneCommand() *cobra.Command {
 		Use:   "prune",
 		Short: "Remove the snapshots that backup.retention does not keep, and say why the others stay",
 		Long: `Prune removes from every store the snapshots of this host that backup.retention
-does not keep, and the oldest of those for which backup.maxDiskPercent leaves no
-room, and prints what stays, why, and what goes. Every save does so too, once
-its own snapshot is verified; prune is for a policy that was changed.
+does not keep, from a store that is not on this host those of the cluster, and the
+oldest of those for which backup.maxDiskPercent leaves no room, and prints what stays,
+why, and what goes. Every save and upload does so too, once its own snapshot is
+verified; prune is for a policy that was changed. A store that fails stops no other;
+the exit code is 1.
 
 Before it removes anything it reads the newest snapshot of the store back, as
 "nodeagent snapshot verify" does; where that is not good nothing is removed. The
@@ -70,9 +72,14 @@ func (a *app) prune(ctx context.Context, m *machine, dryRun bool, now time.Time)
 	}
 	var errs []error
 	for _, store := range m.stores() {
+		mine, err := m.countedIn(ctx, store)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		req := etcdbackup.PruneRequest{
 			Host: m.nodeName(), Now: now.In(zone), Retention: m.cfg.Backup.Retention, DryRun: dryRun,
-			Mine: func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() },
+			Mine: mine, Shared: m.remoteOf(store.String()) != nil,
 			Check: func(newest etcdbackup.Manifest) error {
 				_, err := a.readBack(ctx, m, store, newest.Object.Name, etcdbackup.Identities{})
 				return err
@@ -91,6 +98,16 @@ func (a *app) prune(ctx context.Context, m *machine, dryRun bool, now time.Time)
 		}
 	}
 	return list, errors.Join(errs...)
+}
+
+// countedIn says which backups of a store retention is about: in a store on this host its own, in others
+// the cluster's.
+func (m *machine) countedIn(ctx context.Context, store etcdbackup.Store) (func(etcdbackup.Manifest) bool, error) {
+	if m.remoteOf(store.String()) == nil {
+		return func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() }, nil
+	}
+	catalog, err := m.catalog(ctx, store)
+	return m.ofCluster(ctx, catalog), err
 }
 
 func pruneTable(w io.Writer, list []prunedSnapshot, dryRun bool) error {

@@ -18,14 +18,15 @@ import (
 
 func (a *app) verifyCommand() *cobra.Command {
 	var all bool
-	var identity string
+	var identity, from string
 	cmd := &cobra.Command{
 		Use:   "verify [name|latest|file...]",
 		Short: "Read snapshots back and look through them: the newest, those named, or any file",
 		Long: `Verify reads snapshots from the first byte to the last: the sha256 that etcd wrote
 at the end, every page of the database, its revision, keys and KV hash. Without an
 argument, or with "latest", it is the newest of each store. A name is looked for in
-every store, and has to be what its manifest says.
+every store, and has to be what its manifest says. With --from only that store is
+looked through. A store that cannot be asked stops no other one.
 
 Anything else is a file, by whatever program it was saved; no configuration is
 needed for one. Where a manifest lies beside it, it has to be what that says. A copy
@@ -50,12 +51,13 @@ What is not good is named on standard error, and the exit code is 1.`,
 			if err != nil {
 				return err
 			}
-			v := &verification{app: a, all: all, with: with, list: []verifiedSnapshot{}}
+			v := &verification{app: a, all: all, from: from, with: with, list: []verifiedSnapshot{}}
 			err = v.run(cmd.Context(), args)
 			return errors.Join(err, print(a, v.list, v.table))
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every snapshot of every store")
+	cmd.Flags().StringVar(&from, "from", "", "only in this `store` of backup.stores: its name as list prints it, or its kind")
 	cmd.Flags().StringVar(&identity, "identity", "", "file of age identities, to open encrypted snapshots with")
 	return cmd
 }
@@ -115,6 +117,7 @@ type verifiedSnapshot struct {
 type verification struct {
 	app  *app
 	all  bool
+	from string // "" is every store
 	with etcdbackup.Identities
 	list []verifiedSnapshot
 }
@@ -200,8 +203,15 @@ func (v *verification) stored(ctx context.Context, m *machine, names []string) e
 	for _, name := range names {
 		wanted[name] = true
 	}
-	for _, store := range m.stores() {
-		catalog, err := etcdbackup.List(ctx, store)
+	stores := m.stores()
+	if v.from != "" {
+		var err error
+		if stores, err = m.storesNamed(v.from); err != nil {
+			return fmt.Errorf("verify: %w", err)
+		}
+	}
+	for _, store := range stores {
+		catalog, err := m.catalog(ctx, store)
 		if err != nil {
 			errs = append(errs, err)
 			continue

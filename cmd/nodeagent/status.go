@@ -80,7 +80,7 @@ func newStatus(now time.Time) agent.Status {
 	return agent.Status{
 		APIVersion: "nodeagent/v1", Version: thisBuild().Version, Now: now,
 		Problems: []agent.Problem{}, Units: []agent.UnitStatus{}, StaticPods: []agent.StaticPodStatus{}, Steps: []agent.StepStatus{},
-		Jobs: []agent.JobStatus{}, Certificates: []agent.CertificateStatus{}, Snapshots: []agent.SnapshotStatus{}, BackupNotes: []string{},
+		Jobs: []agent.JobStatus{}, Certificates: []agent.CertificateStatus{}, Snapshots: []agent.SnapshotStatus{}, RemoteStores: []agent.RemoteStatus{}, BackupNotes: []string{},
 	}
 }
 
@@ -143,6 +143,7 @@ func (m *machine) status(ctx context.Context, now time.Time) agent.Status {
 	m.addJobs(&s, state, f)
 	m.addCertificates(&s, f)
 	m.addSnapshots(ctx, &s, f)
+	m.addRemotes(ctx, &s, state, f)
 	m.addDrills(&s, state, f)
 	s.Problems = append(clockProblems(s, m.synced), s.Problems...)
 	s.Judge()
@@ -176,6 +177,7 @@ func (m *machine) addJobs(s *agent.Status, state agent.State, f *findings) {
 		s.Jobs = append(s.Jobs, agent.JobStatus{Name: name, JobState: job})
 		late := s.Now.Sub(job.Next) - jobDeadline(name)
 		switch {
+		case isUpload(name): // of those, and of their stores, there is more to tell
 		case job.Error != "":
 			f.wrong("journalctl -u nodeagent", "job %s failed: %s", name, job.Error)
 		// Nothing runs in an image, and what was due when it was taken is not late.
@@ -240,17 +242,14 @@ func renewal(c certs.Certificate) string {
 
 func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings) {
 	s.BackupNotes = m.backupNotes()
-	for _, store := range m.stores() {
+	for _, store := range m.locals() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if err != nil {
 			f.wrong("journalctl -u nodeagent", "%v", err)
 			continue
 		}
 		for _, b := range catalog.Backups {
-			s.Snapshots = append(s.Snapshots, agent.SnapshotStatus{
-				Name: b.Object.Name, Store: store.String(), Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision,
-				Encrypted: len(b.Recipients) > 0,
-			})
+			s.Snapshots = append(s.Snapshots, snapshotRow(store, b))
 		}
 		m.addProofs(ctx, s, store, f)
 		if !made(s) || m.host.Offline || !m.savesEtcd() {
@@ -266,5 +265,12 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 		if due := next(next(newest.Time)); s.Now.Sub(due) > snapshotDeadline {
 			f.wrong("nodeagent snapshot save", "the newest snapshot of etcd in %s was taken %s", store, agent.Ago(newest.Time, s.Now))
 		}
+	}
+}
+
+func snapshotRow(store etcdbackup.Store, b etcdbackup.Manifest) agent.SnapshotStatus {
+	return agent.SnapshotStatus{
+		Name: b.Object.Name, Store: store.String(), Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision,
+		Encrypted: len(b.Recipients) > 0,
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
@@ -17,19 +18,22 @@ func (m *machine) addProofs(ctx context.Context, s *agent.Status, store etcdback
 		return
 	}
 	for i := range s.Snapshots {
-		row := &s.Snapshots[i]
-		if row.Store != store.String() {
-			continue
+		if row := &s.Snapshots[i]; row.Store == store.String() {
+			addProof(row, proofs, s.Now)
 		}
-		of := map[string][]etcdbackup.Proof{row.Name: proofs[row.Name]}
-		best, found := etcdbackup.NewestProof(of, etcdbackup.ProvenRestored, s.Now)
-		if !found {
-			best, _ = etcdbackup.NewestProof(of, "", s.Now)
-		}
-		row.Proven, row.ProvenAt, row.ProvenBy = string(best.Proven), best.Time, best.Host
-		if best.Restored != nil {
-			row.RestoreSeconds = best.Restored.Seconds
-		}
+	}
+}
+
+// addProof says of a snapshot how far it is proven.
+func addProof(row *agent.SnapshotStatus, proofs map[string][]etcdbackup.Proof, now time.Time) {
+	of := map[string][]etcdbackup.Proof{row.Name: proofs[row.Name]}
+	best, found := etcdbackup.NewestProof(of, etcdbackup.ProvenRestored, now)
+	if !found {
+		best, _ = etcdbackup.NewestProof(of, "", now)
+	}
+	row.Proven, row.ProvenAt, row.ProvenBy = string(best.Proven), best.Time, best.Host
+	if best.Restored != nil {
+		row.RestoreSeconds = best.Restored.Seconds
 	}
 }
 
@@ -41,7 +45,7 @@ func (m *machine) addDrills(s *agent.Status, state agent.State, f *findings) {
 		case "", drill.ReasonRestored, drill.ReasonObject, drill.ReasonInterrupted:
 			continue
 		}
-		if newest, found := s.NewestProven(last.Store); found && newest.ProvenAt.After(last.At) {
+		if newest, found := s.NewestProven(last.Store); found && newest.ProvenAt.After(last.At) || state.Remotes[last.Store].Proven().After(last.At) {
 			continue
 		}
 		if last.Reason == drill.ReasonMemory || last.Reason == drill.ReasonSpace {

@@ -204,6 +204,12 @@ func (p *statusPage) backups(s agent.Status) {
 		label = ""
 		p.row("", s.ProvenIn(b.Store))
 	}
+	for _, r := range s.RemoteStores {
+		for _, line := range remoteLines(r, s.Now) {
+			p.row(label, line)
+			label = ""
+		}
+	}
 	next := s.NextSnapshot()
 	switch {
 	case !next.IsZero() && label != "":

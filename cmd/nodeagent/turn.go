@@ -64,11 +64,44 @@ func (m *machine) takeTurn(ctx context.Context, client *clientv3.Client, purpose
 	if err != nil {
 		return nil, err
 	}
+	var shared []etcdbackup.Shared
+	for _, r := range m.remotes {
+		shared = append(shared, etcdbackup.Shared{Local: r.spool, ID: r.id})
+	}
 	return etcdbackup.TakeTurn(ctx, etcdbackup.TurnRequest{
 		Client: client, Standing: standing, Now: now, Slot: slot,
 		Holder: fmt.Sprintf("%s: %s (pid %d)", m.nodeName(), purpose, os.Getpid()), Waiting: m.waiting,
-		Own: m.targets(),
+		Own: m.locals(), Shared: shared,
 	})
+}
+
+// shareTimeout is how long the members may take to be told, or asked, of a shared store.
+const shareTimeout = 10 * time.Second
+
+// tellUploaded tells the other members what a shared store has: those that do not save to it know its
+// last success by that.
+func (m *machine) tellUploaded(ctx context.Context, r *remote, uploaded []etcdbackup.Manifest) error {
+	if len(uploaded) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shareTimeout)
+	defer cancel()
+	return withMember(ctx, m.host, m.cfg.Backup.Member(), func(client *clientv3.Client, _ etcdbackup.Source) error {
+		return etcdbackup.RecordUpload(ctx, client, r.id, uploaded[0], time.Now()) // the newest comes first
+	})
+}
+
+// toldUploaded is the newest backup that the members know a shared store to have; the zero value where
+// none is known, and in a cluster of one.
+func (m *machine) toldUploaded(ctx context.Context, r *remote) (told etcdbackup.Uploaded, err error) {
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	err = withMember(ctx, m.host, m.cfg.Backup.Member(), func(client *clientv3.Client, _ etcdbackup.Source) error {
+		records, err := etcdbackup.SlotRecords(ctx, client, r.id)
+		told = records[r.id].Uploaded
+		return err
+	})
+	return told, err
 }
 
 // reportTurn says what a save does otherwise than by itself.
@@ -77,6 +110,10 @@ func (s *session) reportTurn(turn *etcdbackup.Turn) {
 		s.log.Warn("snapshot is not kept apart from the other members'", "why", turn.Unlocked)
 	}
 	for _, p := range turn.Passed {
-		s.log.Info("snapshot is not saved to a store by this host", "store", p.Store, "why", p.Reason)
+		store := p.Store
+		if r := s.machine.remoteOf(store); r != nil {
+			store = r.String()
+		}
+		s.log.Info("snapshot is not saved to a store by this host", "store", store, "why", p.Reason)
 	}
 }

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 )
 
 // watchInterval is less than any scrape is apart from the next.
 const watchInterval = 2 * time.Second
 
-// watchStores puts into the metrics what others do to the stores on this host, and what they remember of
-// drills, until ctx is done: saves, prunings and drills by hand, and the drill's own unit. It looks at when
+// watchStores puts into the metrics what others do to the stores and the spools on this host, and what they
+// remember of drills and uploads, until ctx is done: saves, prunings and drills by hand, and the drill's own unit. It looks at when
 // the directories and the state were written, which costs nothing; a look that is overtaken by a change is
 // followed by another one.
 func (s *session) watchStores(ctx context.Context) {
@@ -20,7 +21,12 @@ func (s *session) watchStores(ctx context.Context) {
 	defer tick.Stop()
 	var dirs []string
 	for _, store := range s.machine.cfg.Backup.Stores {
-		dirs = append(dirs, store.File.Dir)
+		if !store.Remote() {
+			dirs = append(dirs, store.File.Dir)
+		}
+	}
+	for _, r := range s.machine.remotes {
+		dirs = append(dirs, etcdbackup.SpoolDir+"/"+r.id)
 	}
 	stores, state := s.written(dirs...), s.written(agent.StateFile)
 	for {
@@ -32,13 +38,16 @@ func (s *session) watchStores(ctx context.Context) {
 		if now := s.written(dirs...); !maps.Equal(now, stores) {
 			stores = now
 			s.exportSnapshots(ctx)
-			if s.drills() {
+			if s.machine.drills() {
 				s.exportDrills(ctx)
 			}
 		}
 		if now := s.written(agent.StateFile); !maps.Equal(now, state) {
 			state = now
 			s.exportDrillResults()
+			for _, r := range s.machine.remotes {
+				s.exportRemote(ctx, r)
+			}
 		}
 	}
 }

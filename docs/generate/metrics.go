@@ -30,6 +30,7 @@ func metricList() ([]metric, error) {
 	m.Certificates([]metrics.Certificate{{}}, []string{""})
 	m.Snapshots("store", 0, metrics.Snapshot{})
 	m.Drills("store", metrics.Drill{})
+	m.Uploads("store", []string{"reason"}, metrics.Upload{})
 	m.DrillResults([]string{"reason"}, nil)
 	m.StepApplied("step", true, 0)
 	m.Bootstrapped(false, time.Time{})

@@ -23,6 +23,9 @@ type Job struct {
 	// Deadline is how long a run may take. A run that ignores it stops the watchdog.
 	Deadline time.Duration
 	Run      func(context.Context) error
+	// Wake, unless it is nil, makes the job due at once when something comes out of it, also where it
+	// waits to be tried again.
+	Wake <-chan struct{}
 }
 
 // JobEvent is one thing that happened to a job: it became due at Next, or a run ended.
@@ -84,7 +87,7 @@ func (r *Runner) loop(ctx context.Context, job Job, observe func(JobEvent)) {
 	}
 	for !due.IsZero() {
 		observe(JobEvent{Job: job.Name, Next: due})
-		if err := r.sleepUntil(ctx, since, due); errors.Is(err, errSetBack) {
+		if err := r.sleepUntil(ctx, since, due, job.Wake); errors.Is(err, errSetBack) {
 			// The time until due is no shorter than it was, and may be a year.
 			now := r.clock()
 			since, due = now, earlier(job.Next(now), now.Add(due.Sub(since)))
@@ -154,8 +157,8 @@ func earlier(a, b time.Time) time.Time {
 var errSetBack = errors.New("the clock was set back")
 
 // sleepUntil waits for the wall clock to reach at. It is errSetBack when the clock comes to be
-// before since, which is when the wait began.
-func (r *Runner) sleepUntil(ctx context.Context, since, at time.Time) error {
+// before since, which is when the wait began. What comes out of wake ends it.
+func (r *Runner) sleepUntil(ctx context.Context, since, at time.Time, wake <-chan struct{}) error {
 	since, at = since.Round(0), at.Round(0) // drops the monotonic reading: the wall clock counts
 	for {
 		now := r.clock().Round(0)
@@ -171,6 +174,9 @@ func (r *Runner) sleepUntil(ctx context.Context, since, at time.Time) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
+		case <-wake:
+			timer.Stop()
+			return nil
 		case <-timer.C:
 		}
 	}

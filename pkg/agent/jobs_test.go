@@ -305,3 +305,36 @@ func TestJobsAndAClockThatIsSet(t *testing.T) {
 		}
 	})
 }
+
+// What wakes a job makes it due at once, also while it waits to be tried again.
+func TestWake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wake := make(chan struct{}, 1)
+		began, runs := time.Now(), []time.Duration(nil)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		failing := errors.New("not yet")
+		var r Runner
+		go r.Run(ctx, []Job{{
+			Name: "x", Deadline: time.Minute, Wake: wake,
+			Next: func(last time.Time) time.Time { return last.Add(time.Hour) },
+			Run: func(context.Context) error {
+				runs = append(runs, time.Since(began))
+				if len(runs) == 2 {
+					return failing
+				}
+				return nil
+			},
+		}}, func(JobEvent) {})
+		for _, at := range []time.Duration{90 * time.Second, 5 * time.Second} {
+			time.Sleep(at)
+			wake <- struct{}{}
+			synctest.Wait()
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if want := []time.Duration{0, 90 * time.Second, 95 * time.Second}; !slices.Equal(runs, want) {
+			t.Errorf("it ran after %v, want %v", runs, want)
+		}
+	})
+}

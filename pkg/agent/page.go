@@ -82,6 +82,11 @@ func (v pageView) Newest() *SnapshotStatus {
 			newest = &v.Snapshots[i]
 		}
 	}
+	for _, r := range v.RemoteStores {
+		if r.Newest != nil && (newest == nil || r.Newest.Taken.After(newest.Taken)) {
+			newest = r.Newest
+		}
+	}
 	return newest
 }
 

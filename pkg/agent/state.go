@@ -25,6 +25,8 @@ type State struct {
 	Steps   map[string]StepState `json:"steps"`
 	Jobs    map[string]JobState  `json:"jobs"`
 	Drills  DrillState           `json:"drills,omitzero"`
+	// Remotes are the stores that are not on this host, by their names.
+	Remotes map[string]RemoteState `json:"remotes,omitempty"`
 }
 
 // DrillState is how drills of backups ended. Those that succeeded are proofs beside the backups;

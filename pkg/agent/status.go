@@ -30,6 +30,7 @@ type Status struct {
 	Jobs         []JobStatus         `json:"jobs"`           // the jobs that have run or are planned, by name
 	Certificates []CertificateStatus `json:"certificates"`   // the one of each file and user that expires first, by path
 	Snapshots    []SnapshotStatus    `json:"snapshots"`      // the verified snapshots of etcd, store by store, the newest first
+	RemoteStores []RemoteStatus      `json:"remoteStores"`   // the stores of snapshots that are not on this host, as they were when they were last asked
 	BackupNotes  []string            `json:"backupNotes"`    // what the backups do not protect from, as configured: it stands as long as that does
 }
 
@@ -194,7 +195,7 @@ func (s StepStatus) Good() bool { return s.Outcome == step.Clean || s.Outcome ==
 
 // JobStatus is a job's last run and when it is due.
 type JobStatus struct {
-	Name string `json:"name"` // snapshot, drill, certificates, drift or node
+	Name string `json:"name"` // snapshot, drill, certificates, drift, node, or "upload" and a store
 	JobState
 }
 
@@ -242,6 +243,24 @@ type SnapshotStatus struct {
 	ProvenAt       time.Time `json:"provenAt,omitzero"`        // when the drill ended that proved it
 	ProvenBy       string    `json:"provenBy,omitempty"`       // the host that ran the drill
 	RestoreSeconds float64   `json:"restoreSeconds,omitempty"` // how long the drill took to restore and open it
+}
+
+// RemoteStatus is a store that is not on this host. It is not asked for this: what is told of it was
+// found at the last upload, or look.
+type RemoteStatus struct {
+	Store  string          `json:"store"`            // which store
+	Asked  time.Time       `json:"asked,omitzero"`   // when it last answered: what it holds is as of then
+	Stored int             `json:"stored"`           // how many snapshots of this cluster it holds, whichever host took them
+	Newest *SnapshotStatus `json:"newest,omitempty"` // the newest of them; none where it holds none, or has never answered
+
+	Proven *SnapshotStatus `json:"proven,omitempty"` // the newest of them that a drill has proven
+
+	Waiting      int       `json:"waiting"`               // snapshots on this host that wait to be uploaded to it
+	WaitingBytes int64     `json:"waitingBytes"`          // how much they take of this host's disk
+	WaitingSince time.Time `json:"waitingSince,omitzero"` // when the oldest of them was taken
+	Attempt      time.Time `json:"attempt,omitzero"`      // when an upload to it was last tried, or it was last asked
+	Reason       string    `json:"reason,omitempty"`      // why that failed, in a word: refused, timeout, denied and so on; empty when it did not
+	Error        string    `json:"error,omitempty"`       // why that failed
 }
 
 // Problem is something that is wrong and what to type about it.

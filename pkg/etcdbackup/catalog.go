@@ -47,7 +47,10 @@ func (c Catalog) spares(host string, now time.Time) func(Manifest) bool {
 }
 
 // Ignored is an object of a store that is no backup, or no part of one.
-type Ignored struct{ Name, Reason string }
+type Ignored struct {
+	Name, Reason string
+	Modified     time.Time // as the store has it
+}
 
 // Newest is the newest backup that is not dated after now, as Retain has it; false when there is
 // none. One that a clock which was ahead has dated must not put off the next.
@@ -75,7 +78,7 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 	}
 	c := Catalog{Proofs: map[string][]string{}, restored: map[string]bool{}}
 	for _, o := range objects {
-		ignore := func(reason string) { c.Ignored = append(c.Ignored, Ignored{o.Name, reason}) }
+		ignore := func(reason string) { c.Ignored = append(c.Ignored, Ignored{o.Name, reason, o.Modified}) }
 		switch kind, name := classify(o.Name); kind {
 		case foreign:
 			ignore("is not named like a backup")
@@ -93,6 +96,9 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 			}
 			if errors.Is(err, fs.ErrNotExist) { // pruned since it was listed
 				continue
+			}
+			if errors.Is(err, ErrNoAnswer) { // it is nothing that is wrong with the manifest
+				return Catalog{}, fmt.Errorf("list %s: %w", store, err)
 			}
 			if err != nil {
 				ignore(err.Error())
@@ -141,11 +147,11 @@ func orphans(objects []Object) []Ignored {
 		switch kind {
 		case snapshotObject, proofObject:
 			if !manifests[name.String()] {
-				found = append(found, Ignored{o.Name, reasonOrphan})
+				found = append(found, Ignored{o.Name, reasonOrphan, o.Modified})
 			}
 		case filesObject:
 			if !manifests[name.Stem()] {
-				found = append(found, Ignored{o.Name, reasonOrphan})
+				found = append(found, Ignored{o.Name, reasonOrphan, o.Modified})
 			}
 		}
 	}
@@ -154,17 +160,28 @@ func orphans(objects []Object) []Ignored {
 
 // readManifest reads the manifest of an object, which has to be that object's.
 func readManifest(ctx context.Context, store Store, object string) (Manifest, error) {
-	r, err := store.Open(ctx, ManifestName(object))
+	data, err := readSmall(ctx, store, ManifestName(object))
 	if err != nil {
 		return Manifest{}, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-	if err := errors.Join(err, r.Close()); err != nil {
-		return Manifest{}, err
-	}
+	return manifestOf(data, object)
+}
+
+// manifestOf reads what is to be the manifest of an object.
+func manifestOf(data []byte, object string) (Manifest, error) {
 	m, err := DecodeManifest(data)
 	if err == nil && m.Object.Name != object {
 		err = fmt.Errorf("is the manifest of %s", m.Object.Name)
 	}
 	return m, err
+}
+
+// readSmall reads an object, or more of it than a manifest or a proof may have.
+func readSmall(ctx context.Context, store Store, name string) ([]byte, error) {
+	r, err := store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	return data, errors.Join(err, r.Close())
 }

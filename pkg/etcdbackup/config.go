@@ -1,9 +1,12 @@
 package etcdbackup
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/etcd"
@@ -64,6 +67,33 @@ type StoreConfig struct {
 type FileConfig struct {
 	// Dir is an absolute path. It is made when the first backup is saved.
 	Dir string `yaml:"dir"`
+	// Shared says that the directory is another machine's, such as an NFS mount, and that other hosts
+	// keep backups there too. It has to lie on another filesystem than the host's own, or it is taken
+	// for a mount that is not there. What is saved waits on this host until it is uploaded.
+	Shared bool `yaml:"shared"`
+	// AllowPlaintext lets backups into a shared directory that are not encrypted. Whoever reads one
+	// has every secret of the cluster.
+	AllowPlaintext bool `yaml:"allowPlaintext"`
+}
+
+// SpoolDir is below which the backups lie that wait to be uploaded, for each remote store in a
+// directory of its own: see SpoolID.
+const SpoolDir = "/var/lib/nodeagent/spool"
+
+// Remote says that the store is not on this host: backups come to it by way of a spool.
+func (s StoreConfig) Remote() bool { return s.S3 != nil || s.File != nil && s.File.Shared }
+
+// AllowsPlaintext says that backups may lie in a remote store that are not encrypted.
+func (s StoreConfig) AllowsPlaintext() bool {
+	return s.S3 != nil && s.S3.AllowPlaintext || s.File != nil && s.File.AllowPlaintext
+}
+
+// SpoolID is what the spool of the store of that name is called: the kind of store and a part of the
+// sha256 of its name, so that a spool is found again as long as its store is the same.
+func SpoolID(store string) string {
+	kind, _, _ := strings.Cut(store, " ")
+	sum := sha256.Sum256([]byte(store))
+	return HostInName(kind) + "-" + hex.EncodeToString(sum[:6])
 }
 
 // String is what the store is called wherever it is named: what its Store.String returns.
@@ -143,6 +173,9 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("stores[%d]: %s is another one of the stores too", i, s))
 		}
 		seen[s.String()] = true
+		if s.Remote() && len(c.Recipients) == 0 && !s.AllowsPlaintext() {
+			errs = append(errs, fmt.Errorf("stores[%d]: others read %s, and nothing is encrypted: give recipients, or say allowPlaintext: true of this store", i, s))
+		}
 	}
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
@@ -176,6 +209,10 @@ func (c FileConfig) validate() error {
 		return fmt.Errorf(".file.dir: %q is written %s", c.Dir, filepath.Clean(c.Dir))
 	case c.Dir == "/":
 		return errors.New(".file.dir: / cannot be a store")
+	case c.Dir == SpoolDir || strings.HasPrefix(c.Dir, SpoolDir+"/"):
+		return fmt.Errorf(".file.dir: in %s lies what waits to be uploaded", SpoolDir)
+	case c.AllowPlaintext && !c.Shared:
+		return errors.New(".file.allowPlaintext: is of a store that is shared, and this one is not")
 	}
 	return nil
 }

@@ -18,46 +18,64 @@ func TestValidate(t *testing.T) {
 		}
 		return stores
 	}
+	shared := func(dir string, plaintext bool) []etcdbackup.StoreConfig {
+		return []etcdbackup.StoreConfig{{File: &etcdbackup.FileConfig{Dir: dir, Shared: true, AllowPlaintext: plaintext}}}
+	}
+	bucket := func(plaintext bool) []etcdbackup.StoreConfig {
+		return []etcdbackup.StoreConfig{{S3: &etcdbackup.S3Config{
+			Endpoint: "https://s3.example", Bucket: "etcd", AccessKeyFile: "/k", SecretKeyFile: "/s", AllowPlaintext: plaintext,
+		}}}
+	}
+	recipients := []string{"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}
 	for name, tt := range map[string]struct {
 		change func(*config)
 		want   []string // beginnings of the error's lines
 	}{
-		"default":               {func(*config) {}, nil},
-		"descriptor":            {func(c *config) { c.Schedule = "@daily" }, nil},
-		"every":                 {func(c *config) { c.Schedule = "@every 30s" }, nil},
-		"Sunday as 7":           {func(c *config) { c.Schedule = "0 3 * * 7" }, nil},
-		"leap day":              {func(c *config) { c.Schedule = "0 0 29 2 *" }, nil},
-		"zone":                  {func(c *config) { c.TimeZone = "Europe/Berlin" }, nil},
-		"interval":              {func(c *config) { c.Interval = time.Second }, nil},
-		"interval, no schedule": {func(c *config) { c.Interval, c.Schedule = time.Hour, "" }, nil},
-		"two stores":            {func(c *config) { c.Stores = file("/a", "/b") }, nil},
-		"empty schedule":        {func(c *config) { c.Schedule = "" }, []string{"schedule: "}},
-		"six fields":            {func(c *config) { c.Schedule = "0 0 * * * *" }, []string{"schedule: "}},
-		"minute 60":             {func(c *config) { c.Schedule = "60 * * * *" }, []string{"schedule: "}},
-		"February 30":           {func(c *config) { c.Schedule = "0 0 30 2 *" }, []string{"schedule: "}},
-		"zone in the schedule":  {func(c *config) { c.Schedule = "TZ=UTC 0 0 * * *" }, []string{"schedule: "}},
-		"bare zone":             {func(c *config) { c.Schedule = "CRON_TZ=" }, []string{"schedule: "}},
-		"unknown zone":          {func(c *config) { c.TimeZone = "Mars/Olympus" }, []string{"timeZone: "}},
-		"zone outside":          {func(c *config) { c.TimeZone = "../etc/passwd" }, []string{"timeZone: "}},
-		"no zone":               {func(c *config) { c.TimeZone = "" }, []string{"timeZone: "}},
-		"short interval":        {func(c *config) { c.Interval = time.Millisecond }, []string{"interval: "}},
-		"a rate":                {func(c *config) { c.Rate = "50MiB" }, nil},
-		"no rate":               {func(c *config) { c.Rate = "" }, []string{"rate: "}},
-		"a rate of nothing":     {func(c *config) { c.Rate = "0MiB" }, []string{"rate: "}},
-		"a rate without a unit": {func(c *config) { c.Rate = "50" }, []string{"rate: "}},
-		"negative jitter":       {func(c *config) { c.Jitter = -time.Second }, []string{"jitter: "}},
-		"negative interval":     {func(c *config) { c.Interval = -time.Hour }, []string{"interval: "}},
-		"no store":              {func(c *config) { c.Stores = nil }, []string{"stores: "}},
-		"a store of no kind":    {func(c *config) { c.Stores = append(c.Stores, etcdbackup.StoreConfig{}) }, []string{"stores[1]: "}},
-		"no directory":          {func(c *config) { c.Stores = file("") }, []string{"stores[0].file.dir: "}},
-		"a relative directory":  {func(c *config) { c.Stores = file("/a", "b") }, []string{"stores[1].file.dir: "}},
-		"an unclean directory":  {func(c *config) { c.Stores = file("/a/") }, []string{"stores[0].file.dir: "}},
-		"the root":              {func(c *config) { c.Stores = file("/") }, []string{"stores[0].file.dir: "}},
-		"one directory twice":   {func(c *config) { c.Stores = file("/a", "/a") }, []string{"stores[1]: "}},
-		"nothing kept":          {func(c *config) { c.Retention.KeepLast = 0 }, []string{"retention: "}},
-		"kept by days alone":    {func(c *config) { c.Retention = etcdbackup.Retention{KeepDaily: 1} }, nil},
-		"negative rules":        {func(c *config) { c.Retention = etcdbackup.Retention{KeepWeekly: -1, KeepWithin: -1} }, []string{"retention.keepWeekly: ", "retention.keepWithin: "}},
-		"several mistakes":      {func(c *config) { c.Schedule, c.Stores, c.Retention.KeepLast = "x", nil, -1 }, []string{"schedule: ", "stores: ", "retention.keepLast: "}},
+		"default":                       {func(*config) {}, nil},
+		"descriptor":                    {func(c *config) { c.Schedule = "@daily" }, nil},
+		"every":                         {func(c *config) { c.Schedule = "@every 30s" }, nil},
+		"Sunday as 7":                   {func(c *config) { c.Schedule = "0 3 * * 7" }, nil},
+		"leap day":                      {func(c *config) { c.Schedule = "0 0 29 2 *" }, nil},
+		"zone":                          {func(c *config) { c.TimeZone = "Europe/Berlin" }, nil},
+		"interval":                      {func(c *config) { c.Interval = time.Second }, nil},
+		"interval, no schedule":         {func(c *config) { c.Interval, c.Schedule = time.Hour, "" }, nil},
+		"two stores":                    {func(c *config) { c.Stores = file("/a", "/b") }, nil},
+		"empty schedule":                {func(c *config) { c.Schedule = "" }, []string{"schedule: "}},
+		"six fields":                    {func(c *config) { c.Schedule = "0 0 * * * *" }, []string{"schedule: "}},
+		"minute 60":                     {func(c *config) { c.Schedule = "60 * * * *" }, []string{"schedule: "}},
+		"February 30":                   {func(c *config) { c.Schedule = "0 0 30 2 *" }, []string{"schedule: "}},
+		"zone in the schedule":          {func(c *config) { c.Schedule = "TZ=UTC 0 0 * * *" }, []string{"schedule: "}},
+		"bare zone":                     {func(c *config) { c.Schedule = "CRON_TZ=" }, []string{"schedule: "}},
+		"unknown zone":                  {func(c *config) { c.TimeZone = "Mars/Olympus" }, []string{"timeZone: "}},
+		"zone outside":                  {func(c *config) { c.TimeZone = "../etc/passwd" }, []string{"timeZone: "}},
+		"no zone":                       {func(c *config) { c.TimeZone = "" }, []string{"timeZone: "}},
+		"short interval":                {func(c *config) { c.Interval = time.Millisecond }, []string{"interval: "}},
+		"a rate":                        {func(c *config) { c.Rate = "50MiB" }, nil},
+		"no rate":                       {func(c *config) { c.Rate = "" }, []string{"rate: "}},
+		"a rate of nothing":             {func(c *config) { c.Rate = "0MiB" }, []string{"rate: "}},
+		"a rate without a unit":         {func(c *config) { c.Rate = "50" }, []string{"rate: "}},
+		"negative jitter":               {func(c *config) { c.Jitter = -time.Second }, []string{"jitter: "}},
+		"negative interval":             {func(c *config) { c.Interval = -time.Hour }, []string{"interval: "}},
+		"no store":                      {func(c *config) { c.Stores = nil }, []string{"stores: "}},
+		"a store of no kind":            {func(c *config) { c.Stores = append(c.Stores, etcdbackup.StoreConfig{}) }, []string{"stores[1]: "}},
+		"no directory":                  {func(c *config) { c.Stores = file("") }, []string{"stores[0].file.dir: "}},
+		"a relative directory":          {func(c *config) { c.Stores = file("/a", "b") }, []string{"stores[1].file.dir: "}},
+		"an unclean directory":          {func(c *config) { c.Stores = file("/a/") }, []string{"stores[0].file.dir: "}},
+		"the root":                      {func(c *config) { c.Stores = file("/") }, []string{"stores[0].file.dir: "}},
+		"one directory twice":           {func(c *config) { c.Stores = file("/a", "/a") }, []string{"stores[1]: "}},
+		"bucket":                        {func(c *config) { c.Stores, c.Recipients = bucket(false), recipients }, nil},
+		"bucket, plaintext":             {func(c *config) { c.Stores = bucket(true) }, nil},
+		"bucket, plaintext not allowed": {func(c *config) { c.Stores = bucket(false) }, []string{"stores[0]: "}},
+		"in the spool":                  {func(c *config) { c.Stores = file("/var/lib/nodeagent/spool/file-1") }, []string{"stores[0].file.dir: "}},
+		"shared":                        {func(c *config) { c.Stores, c.Recipients = shared("/a", false), recipients }, nil},
+		"shared plaintext":              {func(c *config) { c.Stores = shared("/a", true) }, nil},
+		"shared and encrypted":          {func(c *config) { c.Stores, c.Recipients = shared("/a", true), recipients }, nil},
+		"shared, plaintext not allowed": {func(c *config) { c.Stores = append(shared("/a", true), shared("/b", false)...) }, []string{"stores[1]: "}},
+		"allowed where nobody is":       {func(c *config) { c.Stores = file("/a"); c.Stores[0].File.AllowPlaintext = true }, []string{"stores[0].file.allowPlaintext: "}},
+		"nothing kept":                  {func(c *config) { c.Retention.KeepLast = 0 }, []string{"retention: "}},
+		"kept by days alone":            {func(c *config) { c.Retention = etcdbackup.Retention{KeepDaily: 1} }, nil},
+		"negative rules":                {func(c *config) { c.Retention = etcdbackup.Retention{KeepWeekly: -1, KeepWithin: -1} }, []string{"retention.keepWeekly: ", "retention.keepWithin: "}},
+		"several mistakes":              {func(c *config) { c.Schedule, c.Stores, c.Retention.KeepLast = "x", nil, -1 }, []string{"schedule: ", "stores: ", "retention.keepLast: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := etcdbackup.DefaultConfig()
@@ -147,6 +165,18 @@ func TestJitter(t *testing.T) {
 		}
 		if gap := hourly.NextOn(host)(noon).Sub(noon); gap > time.Hour || gap < 54*time.Minute {
 			t.Errorf("%s: an interval of an hour is %s", host, gap)
+		}
+	}
+}
+
+// What a spool is called stays, or what waits in it is never uploaded.
+func TestSpoolID(t *testing.T) {
+	for store, want := range map[string]string{
+		"file /mnt/share":              "file-47ee999aa788",
+		"s3 https://s3.example/bucket": "s3-bc01d30d34b3",
+	} {
+		if got := etcdbackup.SpoolID(store); got != want {
+			t.Errorf("%s is %s, want %s", store, got, want)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"time"
@@ -176,12 +175,8 @@ func NewestProof(proofs map[string][]Proof, of Proven, now time.Time) (newest Pr
 }
 
 func readProof(ctx context.Context, store Store, name string) (Proof, error) {
-	r, err := store.Open(ctx, name)
+	data, err := readSmall(ctx, store, name)
 	if err != nil {
-		return Proof{}, err
-	}
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest))
-	if err := errors.Join(err, r.Close()); err != nil {
 		return Proof{}, err
 	}
 	return DecodeProof(data)

@@ -20,12 +20,17 @@ import (
 
 // fakeSource sends what it is given instead of what etcd would.
 type fakeSource struct {
-	size   int64
-	stream func(context.Context) (io.ReadCloser, error)
+	size    int64
+	cluster string // its id; "" is that of none
+	stream  func(context.Context) (io.ReadCloser, error)
 }
 
 func (s fakeSource) Describe(context.Context) (etcdbackup.Description, error) {
-	return etcdbackup.Description{Member: etcdbackup.Member{ClusterID: "1", MemberID: "2", Version: "3.6.8"}, Size: s.size}, nil
+	d := etcdbackup.Description{Member: etcdbackup.Member{ClusterID: "1", MemberID: "2", Version: "3.6.8"}, Size: s.size}
+	if s.cluster != "" {
+		d.Cluster = etcdbackup.Cluster{Kind: etcdbackup.KubeSystem, ID: s.cluster}
+	}
+	return d, nil
 }
 
 func (s fakeSource) Snapshot(ctx context.Context) (io.ReadCloser, error) { return s.stream(ctx) }

@@ -2,6 +2,7 @@ package etcdbackup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,6 +16,9 @@ type PruneRequest struct {
 	// Mine says which backups retention is about: the others are neither counted nor removed.
 	// In a store that only this host uses they are the host's own, in a shared one the cluster's.
 	Mine func(Manifest) bool
+	// Shared is a store that hosts of other clusters write to, which may have this one's name: there an
+	// object without a manifest is taken for a leftover only a day after it was put.
+	Shared bool
 	// Room, unless it is nil, is that of a store on this host, of which its backups are to take at most
 	// MaxDiskPercent, which is 0 for no limit.
 	Room           func(context.Context) (Room, error)
@@ -28,7 +32,7 @@ type PruneRequest struct {
 
 // Pruned is what pruning a store has done, or would do.
 type Pruned struct {
-	Kept    []Decision
+	Kept    []Decision // and what the store does not let be removed yet
 	Removed []Decision // as many as were removed before an error
 }
 
@@ -42,7 +46,7 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 		return Pruned{}, err
 	}
 	if !req.DryRun {
-		if err := removeOrphans(ctx, store, c, req.Host, req.Now); err != nil {
+		if err := removeOrphans(ctx, store, c, req.Host, req.Now, req.Shared); err != nil {
 			return Pruned{}, fmt.Errorf("prune %s: %w", store, err)
 		}
 	}
@@ -68,7 +72,12 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 	}
 	done := Pruned{Kept: keep}
 	for _, d := range remove {
-		if err := removeBackup(ctx, store, c, d.Manifest); err != nil {
+		err := removeBackup(ctx, store, c, d.Manifest)
+		if errors.Is(err, ErrLocked) {
+			done.Kept = append(done.Kept, Decision{d.Manifest, ErrLocked.Error()})
+			continue
+		}
+		if err != nil {
 			return done, fmt.Errorf("prune %s: %w", store, err)
 		}
 		done.Removed = append(done.Removed, d)
@@ -104,7 +113,7 @@ func tidy(ctx context.Context, store Local, req Request) (removed []Decision, er
 	if err != nil {
 		return nil, err
 	}
-	if err := removeOrphans(ctx, store, c, req.Host, req.Now); err != nil {
+	if err := removeOrphans(ctx, store, c, req.Host, req.Now, false); err != nil {
 		return nil, err
 	}
 	own := ownOf(c.Backups, req.Host)
@@ -120,6 +129,10 @@ func tidy(ctx context.Context, store Local, req Request) (removed []Decision, er
 	}
 	return removed, nil
 }
+
+// sharedOrphanAge is how long ago an object without a manifest was put, where other clusters put theirs
+// too: what its name says is when its save began, which may be long before it was uploaded.
+const sharedOrphanAge = 24 * time.Hour
 
 // policy is what decides of a store's backups: which are kept for their age, and of how much disk.
 type policy struct {
@@ -148,13 +161,16 @@ func among(decisions []Decision, m Manifest) bool {
 }
 
 // removeOrphans removes what belongs to no backup any more, or never did, of this host.
-func removeOrphans(ctx context.Context, store Store, c Catalog, host string, now time.Time) error {
+func removeOrphans(ctx context.Context, store Store, c Catalog, host string, now time.Time, shared bool) error {
 	for _, i := range c.Ignored {
 		kind, name := classify(i.Name)
 		if kind == foreign || i.Reason != reasonOrphan || name.Host != HostInName(host) || now.Sub(name.Time) < orphanAge {
 			continue
 		}
-		if err := store.Delete(ctx, i.Name); err != nil {
+		if shared && (i.Modified.IsZero() || now.Sub(i.Modified) < sharedOrphanAge) {
+			continue
+		}
+		if err := store.Delete(ctx, i.Name); err != nil && !errors.Is(err, ErrLocked) {
 			return err
 		}
 	}

@@ -2,7 +2,9 @@ package etcdbackup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 )
 
 // Room is what a store has left.
@@ -55,6 +57,51 @@ func (t *target) makeRoom(ctx context.Context, req Request, size int64, scratch 
 		t.report.Removed = append(t.report.Removed, Decision{m, "room for the next"})
 	}
 	return need, nil
+}
+
+// makeWay removes the oldest backups of spools, never the newest and as few as are enough, for a store
+// on the same filesystem that has no room: one that is gone for long is not to stop the saves here.
+func (s *save) makeWay(ctx context.Context, t *target) {
+	isSpool := func(of Store) bool {
+		return slices.ContainsFunc(s.req.Spools, func(l Local) bool { return l.String() == of.String() })
+	}
+	if isSpool(t) {
+		return
+	}
+	for _, spool := range s.targets {
+		if !errors.Is(t.report.Err, ErrNoSpace) || !isSpool(spool) || !sameFilesystem(ctx, t, spool) {
+			continue
+		}
+		c, err := List(ctx, spool.Local)
+		if err != nil {
+			continue // its own open tells
+		}
+		spared := c.spares(s.req.Host, s.req.Now)
+		for _, m := range slices.Backward(c.Backups) {
+			if !errors.Is(t.report.Err, ErrNoSpace) {
+				break
+			}
+			if spared(m) || m.Time.After(s.req.Now) {
+				continue
+			}
+			if err := removeBackup(ctx, spool.Local, c, m); err != nil {
+				break
+			}
+			spool.report.Removed = append(spool.report.Removed, Decision{m, "room for a store on this host"})
+			t.report.Err = nil
+			t.open(ctx, s.req, s.expected, s.wrapped())
+		}
+	}
+}
+
+// sameFilesystem says that two stores' room is the same one.
+func sameFilesystem(ctx context.Context, a, b Local) bool {
+	of, err := a.Room(ctx)
+	if err != nil || of.Size == 0 {
+		return false
+	}
+	other, err := b.Room(ctx)
+	return err == nil && of == other
 }
 
 // Shortage says how many bytes are needed and how many are free, for people.

@@ -93,3 +93,62 @@ func TestMaxDiskPercent(t *testing.T) {
 	}
 	wantBackups(t, s, at(6))
 }
+
+// joint is a store on a filesystem of so many bytes that it has together with others.
+type joint struct {
+	*file.Store
+	size int64
+	all  []*file.Store
+}
+
+func (j joint) Room(ctx context.Context) (etcdbackup.Room, error) {
+	free := j.size
+	for _, s := range j.all {
+		c, err := etcdbackup.List(ctx, s)
+		if err != nil {
+			return etcdbackup.Room{}, err
+		}
+		for _, b := range c.Backups {
+			free -= b.Object.Size
+		}
+	}
+	return etcdbackup.Room{Size: j.size, Free: free}, nil
+}
+
+// What waits for a store that is gone for long does not stop the saves to the host's own: the oldest of it
+// make room, no more of them than are needed, and never the newest; and none on another filesystem.
+func TestSpoolMakesRoom(t *testing.T) {
+	h, local := newStore(t)
+	spool := file.New(h, etcdbackup.SpoolDir+"/x", "cp1")
+	var one int64
+	for hour := range 4 {
+		one = save(t, spool, noon.Add(time.Duration(hour)*time.Hour)).Object.Size
+	}
+	at := func(hour int) time.Time { return noon.Add(time.Duration(hour) * time.Hour) }
+	const margin = 64 << 20
+	attempt := func(size, spoolSize int64, hour int) (etcdbackup.Report, error) {
+		all := []*file.Store{local, spool}
+		waits := joint{spool, spoolSize, all}
+		req := request(at(hour))
+		req.Spools = []etcdbackup.Local{waits}
+		return etcdbackup.Save(t.Context(), fakeSource{size: one, stream: sends(genuine(t)).stream}, []etcdbackup.Local{joint{local, size, all}, waits}, req)
+	}
+	// The request of save keeps three.
+	wantBackups(t, spool, at(3), at(2), at(1))
+	size := 3*one + margin
+	if _, err := attempt(size, size+1, 4); !errors.Is(err, etcdbackup.ErrNoSpace) {
+		t.Errorf("on another filesystem: %v", err)
+	}
+	if got := len(list(t, local).Backups); got != 0 {
+		t.Errorf("%d are on the host", got)
+	}
+	before := list(t, spool).Backups
+	report, err := attempt(3*one+margin, 3*one+margin, 5)
+	if !report.Saved() {
+		t.Fatal(err)
+	}
+	wantBackups(t, local, at(5))
+	if left := list(t, spool).Backups; len(left) == 0 || left[len(left)-1].Time.Equal(before[len(before)-1].Time) {
+		t.Errorf("before %d waited, now %d", len(before), len(left))
+	}
+}

@@ -27,6 +27,10 @@ type Request struct {
 	// Files are what goes with a snapshot that is encrypted, and never with another.
 	Files []File
 
+	// Spools are those of the stores whose backups wait to be uploaded: where another one on the same
+	// filesystem has no room, the oldest of them make it.
+	Spools []Local
+
 	// Scratch makes the file, without a name, that the plain snapshot of so many bytes is verified
 	// in, or is ErrNoSpace. Where the object of a store is a local file and the plain snapshot
 	// itself, none is made.
@@ -182,6 +186,7 @@ func (s *save) describe(ctx context.Context) (Manifest, error) {
 func (s *save) open(ctx context.Context) error {
 	for _, t := range s.targets {
 		t.open(ctx, s.req, s.expected, s.wrapped())
+		s.makeWay(ctx, t)
 	}
 	live := s.targets.live()
 	if len(live) == 0 || !s.wrapped() && live.plain() != nil {

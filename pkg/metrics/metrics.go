@@ -47,6 +47,9 @@ type Metrics struct {
 	snapshotInterval  prometheus.Gauge
 	snapshotRequired  prometheus.Gauge
 	snapshotOffHost   prometheus.Gauge
+	snapshotPlaintext prometheus.Gauge
+
+	uploads uploadMetrics
 
 	drillTime    *prometheus.GaugeVec
 	drillTook    *prometheus.GaugeVec
@@ -68,8 +71,9 @@ type Metrics struct {
 	mu        sync.Mutex
 	certFiles map[[3]string]bool // the path, user and kind of what the last scan found
 	certBad   map[string]bool
-	versions  *Versions      // that are exported
-	drills    map[string]int // the results that are counted already, by reason
+	versions  *Versions         // that are exported
+	drills    map[string]int    // the results that are counted already, by reason
+	uploaded  map[[2]string]int // likewise, by store and reason
 }
 
 // New makes the registry and all metrics. version and revision name the build.
@@ -108,6 +112,8 @@ func New(version, revision string) *Metrics {
 		snapshotInterval:  f.gauge("etcd_snapshot_interval_seconds", "Time between the next two etcd snapshots by the schedule; 0 where this host has none to take."),
 		snapshotRequired:  f.gauge("etcd_snapshot_required", "1 when this host has an etcd to take snapshots of, 0 on workers and where etcd is on other hosts."),
 		snapshotOffHost:   f.gauge("etcd_snapshot_off_host", "1 when a store of etcd snapshots is not on this host, 0 when all are."),
+		snapshotPlaintext: f.gauge("etcd_snapshot_plaintext_allowed", "1 when a store of etcd snapshots that is not on this host may get unencrypted ones (allowPlaintext), else 0."),
+		uploads:           newUploadMetrics(f),
 		snapshotsStored:   f.vec("etcd_snapshots", "Verified etcd snapshots in the store.", "store"),
 
 		drillTime:    f.vec("etcd_snapshot_proven_timestamp_seconds", "When a drill last proved a snapshot in the store, by its proof: \"restored\" to an etcd that served it, or only the \"object\" of an encrypted one by its hash; 0 before.", "store", "proven"),
@@ -290,6 +296,10 @@ func (m *Metrics) SnapshotPolicy(required bool, interval time.Duration, offHost 
 	m.snapshotInterval.Set(interval.Seconds())
 	m.snapshotOffHost.Set(number(offHost))
 }
+
+// PlaintextAllowed reports whether a store that is not on this host may get backups that are not
+// encrypted.
+func (m *Metrics) PlaintextAllowed(allowed bool) { m.snapshotPlaintext.Set(number(allowed)) }
 
 // Bootstrapped reports whether this host's bootstrap is complete, and when it was completed: the
 // zero time where it is not, or was done by somebody else.

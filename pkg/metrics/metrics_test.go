@@ -42,6 +42,11 @@ func populated() *Metrics {
 	m.Drills("file:/empty", Drill{})
 	m.DrillResults([]string{"restored", "damaged"}, map[string]int{"restored": 2})
 	m.DrillResults([]string{"restored", "damaged"}, map[string]int{"restored": 3}) // by another process
+	m.Uploads("s3 https://s3.example/bucket", []string{"uploaded", "timeout"}, Upload{
+		Attempt: noon, Success: noon.Add(-time.Hour), Waiting: 2, Bytes: 8192, Oldest: noon.Add(-30 * time.Minute), Results: map[string]int{"uploaded": 4, "timeout": 1},
+	})
+	m.Uploads("s3 https://s3.example/bucket", []string{"uploaded", "timeout"}, Upload{Attempt: noon, Success: noon, Results: map[string]int{"uploaded": 5, "timeout": 1}})
+	m.PlaintextAllowed(true)
 	m.StepKnown("kernel/swap", 0)
 	m.StepKnown("kernel/sysctl", 700*time.Millisecond)
 	m.StepApplied("kernel/swap", true, 1200*time.Millisecond)

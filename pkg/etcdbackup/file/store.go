@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,10 @@ type Store struct {
 
 	// Reserve is left alone. It is set before the store is used.
 	Reserve Reserve
+	// Mounted says that the directory lies on another filesystem than this host's own: where it does
+	// not, what should be mounted there is not, and everything is etcdbackup.ErrNoStore. It is set
+	// before the store is used, and means nothing below a root that is no running machine.
+	Mounted bool
 }
 
 // Reserve is what backups leave free of a filesystem: the larger of its two parts.
@@ -66,10 +71,60 @@ func (s *Store) Create(ctx context.Context, size int64) (etcdbackup.Draft, error
 }
 
 func (s *Store) makeDir() (*os.Root, error) {
+	if err := s.mounted(); err != nil {
+		return nil, err
+	}
 	if err := s.host.MkdirAll(filepath.Dir(s.dir), 0o755); err != nil {
 		return nil, err
 	}
 	return s.host.OpenDir(s.dir, 0o700)
+}
+
+// ownFilesystems are where a host's own filesystems are mounted, for one that has several.
+var ownFilesystems = []string{"/", "/var", "/var/lib/nodeagent"}
+
+// mounted says that what is to be mounted is not: the directory, or as much of its path as is there,
+// lies on a filesystem of the host's own.
+func (s *Store) mounted() error {
+	if !s.Mounted || s.host.Offline {
+		return nil
+	}
+	device := func(path string) (uint64, error) {
+		info, err := s.host.Stat(path)
+		if err != nil {
+			return 0, err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			return stat.Dev, nil
+		}
+		return 0, fmt.Errorf("ask for the filesystem of %s: it has none", path)
+	}
+	at := s.dir
+	dir, err := device(at)
+	for ; errors.Is(err, fs.ErrNotExist) && at != "/"; dir, err = device(at) {
+		at = filepath.Dir(at)
+	}
+	if err != nil {
+		return err
+	}
+	for _, path := range ownFilesystems {
+		own, err := device(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil && own == dir {
+			return fmt.Errorf("%w: %s lies on the same filesystem of this host as %s: is the share mounted?", etcdbackup.ErrNoStore, s.dir, path)
+		}
+	}
+	return nil
+}
+
+// openDir opens the directory to read in it.
+func (s *Store) openDir() (*os.Root, error) {
+	if err := s.mounted(); err != nil {
+		return nil, err
+	}
+	return s.host.OpenDir(s.dir, 0)
 }
 
 // Room is that of the directory's filesystem. It makes the directory, so as to know which
@@ -151,7 +206,7 @@ func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	dir, err := s.host.OpenDir(s.dir, 0)
+	dir, err := s.openDir()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -175,7 +230,7 @@ func (s *Store) List(ctx context.Context) ([]etcdbackup.Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		objects = append(objects, etcdbackup.Object{Name: e.Name(), Size: info.Size()})
+		objects = append(objects, etcdbackup.Object{Name: e.Name(), Size: info.Size(), Modified: info.ModTime()})
 	}
 	return objects, nil
 }
@@ -185,7 +240,7 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
 		return nil, err
 	}
-	dir, err := s.host.OpenDir(s.dir, 0)
+	dir, err := s.openDir()
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +276,9 @@ const putPart = 4 << 20
 // Delete removes a file.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := errors.Join(context.Cause(ctx), checkName(name)); err != nil {
+		return err
+	}
+	if err := s.mounted(); err != nil {
 		return err
 	}
 	return s.host.Remove(filepath.Join(s.dir, name))

@@ -189,6 +189,27 @@ var runbooks = []runbook{
 		end:   `rm "$(ls -t /var/lib/nodeagent/backups/*.db.zst | head -1)"*; nodeagent snapshot save; systemctl start nodeagent`,
 		well:  "nodeagent snapshot drill",
 	},
+	{
+		// The share is not mounted; `mount -a` of the runbook mounts it.
+		alert: "NodeagentUploadFailing",
+		begin: `cp /etc/nodeagent/config.yaml /srv/local.yaml
+			sed -i 's|^backup:.*|backup: {interval: 2s, retention: {keepLast: 3}, stores: [{file: {dir: /var/lib/nodeagent/backups}}, {file: {dir: /mnt/share/etcd, shared: true, allowPlaintext: true}}]}|' /etc/nodeagent/config.yaml
+			mkdir -p /mnt/share; echo 'share /mnt/share tmpfs size=100m,mode=755 0 0' >>/etc/fstab; systemctl daemon-reload
+			systemctl restart nodeagent
+			until ls /var/lib/nodeagent/spool/*/*.json >/dev/null 2>&1; do sleep 0.2; done; test ! -e /mnt/share/etcd`,
+		outcomes: map[string]outcome{
+			"nodeagent status":                              exits(2, "wait to be uploaded to file /mnt/share/etcd", "is the share mounted?"),
+			"nodeagent snapshot list":                       exits(1, "waits to be uploaded to file /mnt/share/etcd"),
+			"journalctl -u nodeagent -g upload --since -1d": prints("is the share mounted?"),
+			"nodeagent config print | grep -A 40 ^backup":   prints("shared: true"),
+			"df /var/lib/nodeagent/spool":                   prints("Filesystem"),
+			"nodeagent snapshot save":                       prints("file /mnt/share/etcd: uploaded"),
+		},
+		end: `until test -z "$(ls /var/lib/nodeagent/spool/*/)"; do sleep 0.2; done
+			systemctl stop nodeagent; mv /srv/local.yaml /etc/nodeagent/config.yaml; umount /mnt/share
+			sed -i '/^share/d' /etc/fstab; systemctl daemon-reload; rm -r /var/lib/nodeagent/spool; systemctl start nodeagent`,
+		well: `nodeagent snapshot list | grep node1`,
+	},
 	noSnapshot("NodeagentNoSnapshot"),
 	noSnapshot("NodeagentSnapshotTooOld"),
 	{
