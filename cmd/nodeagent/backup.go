@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/etcd"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
@@ -162,6 +164,11 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 // withSource connects to this host's etcd member while do runs. Where there is no member the
 // error is etcd.ErrNoMember.
 func withSource(ctx context.Context, h *host.Host, choice etcd.Choice, do func(etcdbackup.Source) error) error {
+	return withMember(ctx, h, choice, func(_ *clientv3.Client, source etcdbackup.Source) error { return do(source) })
+}
+
+// withMember is withSource for what needs the member's client too.
+func withMember(ctx context.Context, h *host.Host, choice etcd.Choice, do func(*clientv3.Client, etcdbackup.Source) error) error {
 	local, err := etcd.Find(ctx, h, choice)
 	if err != nil {
 		return err
@@ -174,7 +181,7 @@ func withSource(ctx context.Context, h *host.Host, choice etcd.Choice, do func(e
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(etcdbackup.FromClient(client, fingerprint(ca))), client.Close())
+	return errors.Join(do(client, etcdbackup.FromClient(client, fingerprint(ca))), client.Close())
 }
 
 // fingerprint is the sha256 of the first certificate in a PEM file, in hexadecimal; "" of none.

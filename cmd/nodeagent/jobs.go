@@ -150,7 +150,7 @@ func (s *session) snapshot(ctx context.Context) error {
 	if s.machine.cfg.Role == bootstrap.ControlPlane && !s.done.Load() && !s.cluster.Load() {
 		return agent.NothingToDo("kubeadm init has not ended")
 	}
-	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now(), nil)
+	report, err := s.saveInTurn(ctx)
 	if err != nil && !report.Saved() && !s.done.Load() || errors.Is(err, etcd.ErrNoMember) && !s.machine.savesEtcd() {
 		return agent.NothingToDo(err.Error())
 	}

@@ -39,8 +39,8 @@ func (m *machine) newRemotes() []*remote {
 
 // openRemote makes the store of a configuration: the one place that knows the kinds there are.
 func (m *machine) openRemote(cfg etcdbackup.StoreConfig) (etcdbackup.Store, error) {
-	if cfg.File == nil {
-		return nil, fmt.Errorf("open %s: this version knows no such store", cfg)
+	if cfg.S3 != nil {
+		return m.s3Store(*cfg.S3)
 	}
 	store := file.New(m.host, cfg.File.Dir, m.nodeName())
 	store.Mounted = true

@@ -58,7 +58,9 @@ type Config struct {
 // StoreConfig is one place where backups are kept. Exactly one of its fields is set.
 type StoreConfig struct {
 	// File is a store in a directory of this host.
-	File *FileConfig `yaml:"file"`
+	File *FileConfig `yaml:"file,omitempty"`
+	// S3 is a store in a bucket, of Amazon or of a server that speaks its protocol.
+	S3 *S3Config `yaml:"s3,omitempty"`
 }
 
 // FileConfig is a store in a directory of this host.
@@ -78,19 +80,13 @@ type FileConfig struct {
 // directory of its own: see SpoolID.
 const SpoolDir = "/var/lib/nodeagent/spool"
 
-// String is what the store is called wherever it is named: what its Store.String returns.
-func (s StoreConfig) String() string {
-	if s.File != nil {
-		return "file " + s.File.Dir
-	}
-	return "none"
-}
-
 // Remote says that the store is not on this host: backups come to it by way of a spool.
-func (s StoreConfig) Remote() bool { return s.File != nil && s.File.Shared }
+func (s StoreConfig) Remote() bool { return s.S3 != nil || s.File != nil && s.File.Shared }
 
 // AllowsPlaintext says that backups may lie in a remote store that are not encrypted.
-func (s StoreConfig) AllowsPlaintext() bool { return s.File != nil && s.File.AllowPlaintext }
+func (s StoreConfig) AllowsPlaintext() bool {
+	return s.S3 != nil && s.S3.AllowPlaintext || s.File != nil && s.File.AllowPlaintext
+}
 
 // SpoolID is what the spool of the store of that name is called: the kind of store and a part of the
 // sha256 of its name, so that a spool is found again as long as its store is the same.
@@ -98,6 +94,17 @@ func SpoolID(store string) string {
 	kind, _, _ := strings.Cut(store, " ")
 	sum := sha256.Sum256([]byte(store))
 	return HostInName(kind) + "-" + hex.EncodeToString(sum[:6])
+}
+
+// String is what the store is called wherever it is named: what its Store.String returns.
+func (s StoreConfig) String() string {
+	switch {
+	case s.S3 != nil:
+		return s.S3.String()
+	case s.File != nil:
+		return "file " + s.File.Dir
+	}
+	return "none"
 }
 
 // The values of Config.Compression.
@@ -156,8 +163,10 @@ func (c Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for i, s := range c.Stores {
-		if err := s.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+		if found := s.validate(); len(found) > 0 {
+			for _, err := range found {
+				errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+			}
 			continue
 		}
 		if seen[s.String()] {
@@ -175,21 +184,34 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (s StoreConfig) validate() error {
+func (s StoreConfig) validate() []error {
 	switch {
-	case s.File == nil:
-		return errors.New(": no kind of store is given, such as file")
-	case s.File.Dir == "":
+	case s.File == nil && s.S3 == nil:
+		return []error{errors.New(": no kind of store is given, such as file or s3")}
+	case s.File != nil && s.S3 != nil:
+		return []error{errors.New(": file and s3 are two stores: give each an item of its own")}
+	case s.S3 != nil:
+		return s.S3.validate()
+	}
+	if err := s.File.validate(); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+func (c FileConfig) validate() error {
+	switch {
+	case c.Dir == "":
 		return errors.New(".file.dir: is empty")
-	case !filepath.IsAbs(s.File.Dir):
-		return fmt.Errorf(".file.dir: %q is not an absolute path", s.File.Dir)
-	case filepath.Clean(s.File.Dir) != s.File.Dir:
-		return fmt.Errorf(".file.dir: %q is written %s", s.File.Dir, filepath.Clean(s.File.Dir))
-	case s.File.Dir == "/":
+	case !filepath.IsAbs(c.Dir):
+		return fmt.Errorf(".file.dir: %q is not an absolute path", c.Dir)
+	case filepath.Clean(c.Dir) != c.Dir:
+		return fmt.Errorf(".file.dir: %q is written %s", c.Dir, filepath.Clean(c.Dir))
+	case c.Dir == "/":
 		return errors.New(".file.dir: / cannot be a store")
-	case s.File.Dir == SpoolDir || strings.HasPrefix(s.File.Dir, SpoolDir+"/"):
+	case c.Dir == SpoolDir || strings.HasPrefix(c.Dir, SpoolDir+"/"):
 		return fmt.Errorf(".file.dir: in %s lies what waits to be uploaded", SpoolDir)
-	case s.File.AllowPlaintext && !s.File.Shared:
+	case c.AllowPlaintext && !c.Shared:
 		return errors.New(".file.allowPlaintext: is of a store that is shared, and this one is not")
 	}
 	return nil
