@@ -68,6 +68,7 @@ func TestS3ConfigValidate(t *testing.T) {
 			tt.change(&s3)
 			c := etcdbackup.DefaultConfig()
 			c.Stores = append(c.Stores, etcdbackup.StoreConfig{S3: &s3})
+			c.Recipients = []string{"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}
 			err := c.Validate()
 			if err == nil {
 				if tt.want != nil {
@@ -95,6 +96,7 @@ func TestS3StoresTwice(t *testing.T) {
 	one, other := s3Config(), s3Config()
 	c := etcdbackup.DefaultConfig()
 	c.Stores = []etcdbackup.StoreConfig{{S3: &one}, {S3: &other}}
+	c.Recipients = []string{"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}
 	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "stores[1]") {
 		t.Errorf("two stores in one folder: %v", err)
 	}
@@ -116,5 +118,22 @@ func TestHostOf(t *testing.T) {
 		if got := etcdbackup.HostOf(name); got != want {
 			t.Errorf("%s: host %q, want %q", name, got, want)
 		}
+	}
+}
+
+// A bucket that gets what is not encrypted has to say so.
+func TestS3NeedsRecipients(t *testing.T) {
+	s3 := s3Config()
+	c := etcdbackup.DefaultConfig()
+	c.Stores = append(c.Stores, etcdbackup.StoreConfig{S3: &s3})
+	if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), "stores[1]: others read "+s3.String()) {
+		t.Errorf("%v", err)
+	}
+	s3.AllowPlaintext = true
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	if !c.Stores[1].Remote() || c.Stores[0].Remote() {
+		t.Error("which is remote")
 	}
 }
