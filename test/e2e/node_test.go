@@ -38,6 +38,7 @@ func TestFreshNode(t *testing.T) {
 		{"certificates", 4 * time.Minute, certificatesAgree, false},
 		{"no secret is told", 3 * time.Minute, tellsNoSecret, false},
 		{"metrics", 2 * time.Minute, metricsAreGood, false},
+		{"backups go off the host", 15 * time.Minute, goesOffHost, false},
 		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
 		{"plan shows a difference", 3 * time.Minute, planShows, false},
 		{"drift is mended", 5 * time.Minute, driftIsMended, false},
@@ -113,7 +114,17 @@ func filesDisk(ctx context.Context, t testing.TB) vm.Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s3, err := lab.Versitygw(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prometheus, err := lab.Prometheus(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return vm.Disk{Label: "files", Files: map[string]string{
+		"versitygw":       filepath.Join(s3, "versitygw"),
+		"prometheus":      filepath.Join(prometheus, "usr", "bin", "prometheus"),
 		"nodeagent.deb":   debianPackage(t),
 		"images.tar":      filepath.Join(images, lab.AllImages),
 		"zstd":            "/usr/bin/zstd", // it needs libraries that systemd and dpkg bring
