@@ -22,7 +22,7 @@ const module = "github.com/nodeagent/nodeagent/"
 var mayImport = map[string][]string{
 	"cmd/nodeagent": {
 		"pkg/agent", "pkg/bootstrap", "pkg/certs", "pkg/config", "pkg/etcd", "pkg/etcdbackup",
-		"pkg/etcdbackup/drill", "pkg/etcdbackup/file", "pkg/host", "pkg/kube", "pkg/metrics", "pkg/step", "pkg/systemd",
+		"pkg/etcdbackup/drill", "pkg/etcdbackup/file", "pkg/etcdbackup/s3", "pkg/host", "pkg/kube", "pkg/metrics", "pkg/step", "pkg/systemd",
 	},
 	// The section types come from the domains, and nothing else does.
 	"pkg/config":  {"pkg/bootstrap", "pkg/certs", "pkg/etcdbackup", "pkg/host", "pkg/kernel"},
@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"pkg/etcdbackup":       {"pkg/host", "pkg/step", "pkg/systemd", "pkg/kube", "pkg/etcd"},
 	"pkg/etcdbackup/drill": {"pkg/etcdbackup"},
 	"pkg/etcdbackup/file":  {"pkg/etcdbackup", "pkg/host"},
+	"pkg/etcdbackup/s3":    {"pkg/etcdbackup", "pkg/host"},
 	"pkg/kernel":           {"pkg/host", "pkg/step", "pkg/systemd"},
 	// Access to the machine.
 	"pkg/systemd": {"pkg/host"},
@@ -58,9 +59,10 @@ var onlyIn = map[string][]string{
 	"github.com/coreos/go-systemd":           {"pkg/systemd", "pkg/kernel"}, // kernel: names of units
 	"github.com/vishvananda/netlink":         {"pkg/kernel"},
 	"k8s.io":                                 {"pkg/kube"},
-	"go.etcd.io/etcd/client/v3":              {"pkg/etcd", "pkg/etcdbackup"},
+	"go.etcd.io/etcd/client/v3":              {"pkg/etcd", "pkg/etcdbackup", "cmd/nodeagent"}, // cmd: hands one to the other
 	"go.etcd.io/etcd/server":                 {"pkg/etcd/etcdtest", "pkg/etcdbackup/drill"},
 	"go.etcd.io/etcd/etcdutl":                {"pkg/etcdbackup/drill"},
+	"github.com/minio/minio-go":              {"pkg/etcdbackup/s3"},
 }
 
 // mayBeVar are variables of packages that are neither errors, regular expressions, embedded

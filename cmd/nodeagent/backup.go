@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nodeagent/nodeagent/pkg/bootstrap"
 	"github.com/nodeagent/nodeagent/pkg/etcd"
@@ -116,7 +117,7 @@ func (m *machine) offHost() bool {
 }
 
 // backupRequest is what the configuration says of a backup.
-func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
+func (m *machine) backupRequest(ctx context.Context, now time.Time) (etcdbackup.Request, error) {
 	cfg := m.cfg.Backup
 	recipients, err := etcdbackup.ParseRecipients(cfg.Recipients)
 	if err != nil {
@@ -138,28 +139,8 @@ func (m *machine) backupRequest(now time.Time) (etcdbackup.Request, error) {
 	if recipients.Empty() {
 		return req, nil
 	}
-	paths := clusterFiles
-	encryption, err := kube.StaticPodFile(m.host, bootstrap.ManifestDir+"/kube-apiserver.yaml", "encryption-provider-config")
-	if err != nil {
-		return req, err
-	}
-	if encryption != "" {
-		paths = append(slices.Clip(paths), encryption)
-	}
-	req.Files, err = etcdbackup.CollectFiles(m.host, paths)
+	req.Files, err = m.filesBeside(ctx)
 	return req, err
-}
-
-// clusterFiles are what a restore on a new host needs beside the snapshot: the authorities, which
-// every other certificate can be made anew with, the key that service accounts' tokens are signed
-// with, and how the control plane was configured. The encryption at rest comes with its own path.
-var clusterFiles = []string{
-	"/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/pki/ca.key",
-	"/etc/kubernetes/pki/front-proxy-ca.crt", "/etc/kubernetes/pki/front-proxy-ca.key",
-	"/etc/kubernetes/pki/etcd/ca.crt", "/etc/kubernetes/pki/etcd/ca.key",
-	"/etc/kubernetes/pki/sa.pub", "/etc/kubernetes/pki/sa.key",
-	"/etc/kubernetes/admin.conf", "/etc/kubernetes/super-admin.conf",
-	bootstrap.ManifestDir, "/etc/nodeagent", "/var/lib/nodeagent/kubeadm.yaml",
 }
 
 // save takes a snapshot under the backup lock, as change, which may be nil, says otherwise than the
@@ -170,7 +151,7 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 		return report, err
 	}
 	defer unlock()
-	req, err := m.backupRequest(now)
+	req, err := m.backupRequest(ctx, now)
 	if err != nil {
 		return report, fmt.Errorf("save snapshot: %w", err)
 	}
@@ -187,6 +168,11 @@ func (m *machine) save(ctx context.Context, purpose string, now time.Time, chang
 // withSource connects to this host's etcd member while do runs. Where there is no member the
 // error is etcd.ErrNoMember.
 func withSource(ctx context.Context, h *host.Host, choice etcd.Choice, do func(etcdbackup.Source) error) error {
+	return withMember(ctx, h, choice, func(_ *clientv3.Client, source etcdbackup.Source) error { return do(source) })
+}
+
+// withMember is withSource for what needs the member's client too.
+func withMember(ctx context.Context, h *host.Host, choice etcd.Choice, do func(*clientv3.Client, etcdbackup.Source) error) error {
 	local, err := etcd.Find(ctx, h, choice)
 	if err != nil {
 		return err
@@ -199,7 +185,7 @@ func withSource(ctx context.Context, h *host.Host, choice etcd.Choice, do func(e
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(etcdbackup.FromClient(client, fingerprint(ca))), client.Close())
+	return errors.Join(do(client, etcdbackup.FromClient(client, fingerprint(ca))), client.Close())
 }
 
 // fingerprint is the sha256 of the first certificate in a PEM file, in hexadecimal; "" of none.

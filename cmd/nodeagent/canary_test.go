@@ -35,12 +35,16 @@ var secretKeys = []string{
 	"kubeadm.clusterConfiguration", "kubeadm.initConfiguration", "kubeadm.kubeletConfiguration", "kubeadm.kubeProxyConfiguration",
 	// These are refused with a user in them, and the refusal is looked at.
 	"containerd.mirrors.endpoints.url", "containerd.proxy.http", "containerd.proxy.https", "packages.repository.url", "backup.endpoints",
+	"backup.stores.s3.endpoint",
+	// The keys in these files are looked for in every error of the store by test/integration/s3.
+	"backup.stores.s3.accessKeyFile", "backup.stores.s3.secretKeyFile",
 }
 
 var harmlessKeys = []string{
 	"backup.caFile", "backup.certFile", "backup.keyFile", // paths: the key in the file is etcd's clients', not ours
 	"backup.drill.dir", "backup.drill.identityFile", "backup.drill.schedule", // a path: what is in the file is read by the drill's own unit
-	"addons", "backup.compression", "backup.rate", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
+	"addons", "backup.compression", "backup.rate", "backup.recipients", "backup.schedule", "backup.stores.file.dir", "backup.stores.s3.bucket", "backup.stores.s3.caFile",
+	"backup.stores.s3.prefix", "backup.stores.s3.region", "backup.stores.s3.sse", "backup.timeZone", "certs.renew", "containerd.mirrors.endpoints.caFile",
 	"containerd.mirrors.registry", "containerd.proxy.noProxy", "drift.mode", "images.archives", "kernel.modules", "kernel.swap",
 	"kernel.sysctls.name", "kernel.sysctls.value", "kubeadm.certSANs", "kubeadm.controlPlaneEndpoint", "kubeadm.hardening.auditPolicyFile",
 	"kubeadm.join", "kubeadm.patches", "log.format", "log.level", "metrics.listen", "metrics.textfile", "network.cni", "network.podSubnet", "network.serviceSubnet",
@@ -355,6 +359,8 @@ func TestComplaintsTellNoSecret(t *testing.T) {
 		"a mirror's, no scheme":  "containerd: {mirrors: [{registry: docker.io, endpoints: [{url: 'me:SECRET@m'}]}]}",
 		"a repository's":         "packages: {repository: {url: 'https://me:SECRET@r/'}}",
 		"a repository's, no URL": "packages: {repository: {url: 'https://me:SECRET@r r:x/'}}",
+		"a bucket's":             "backup: {stores: [{s3: {endpoint: 'https://me:SECRET@s', bucket: b, accessKeyFile: /a, secretKeyFile: /b}}]}",
+		"a bucket's key":         "backup: {stores: [{s3: {endpoint: 'https://s', bucket: bbb, accessKeyFile: SECRET, secretKeyFile: SECRET}}]}",
 		"etcd's":                 "backup: {endpoints: ['https://me:SECRET@e:2379']}",
 		"etcd's, no URL":         "backup: {endpoints: ['https://me:SECRET@e e:x']}",
 		"a repository's, ftp":    "packages: {repository: {url: 'ftp://me:SECRET@r/'}}",

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -34,7 +36,8 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 		return m, len(catalog.Backups)
 	}
 	p := start(t, h)
-	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_job_runs_total{job_name="snapshot",result="failure"} 0`)
+	p.waitPage(t, "/metrics", `nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} 2`, `nodeagent_etcd_snapshot_last_success_timestamp_seconds{store="file /var/lib/nodeagent/backups"} 1`,
+		`nodeagent_job_runs_total{job_name="snapshot",result="failure"} 0`)
 	first, _ := newest()
 	until(t, "a newer snapshot", func() bool { m, _ := newest(); return m.Time.After(first.Time) })
 	p.stop(t)
@@ -48,6 +51,35 @@ backup: {interval: 1s, retention: {keepLast: 2}}
 	p = start(t, h)
 	p.waitPage(t, "/metrics", "nodeagent_job_last_success_timestamp_seconds{job_name=\"snapshot\"} 1")
 	until(t, "a snapshot of the second agent", func() bool { m, _ := newest(); return m.Time.After(last.Time) })
+	p.stop(t)
+}
+
+// What is saved and pruned by hand is in the metrics though no job runs for hours.
+func TestDaemonSeesWhatIsDoneByHand(t *testing.T) {
+	const policy = "role: control-plane\nmetrics: {listen: \"127.0.0.1:0\"}\nbackup: {interval: 24h, retention: {keepLast: %d}}\n"
+	h := scratch(t, fmt.Sprintf(policy, 5))
+	member, err := etcdtest.Start(h, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = member.Close() }()
+	stored := func(n int) string {
+		return fmt.Sprintf(`nodeagent_etcd_snapshots{store="file /var/lib/nodeagent/backups"} %d`, n)
+	}
+	byHand := func(args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if code := run(t.Context(), append([]string{"--root", h.Root, "snapshot"}, args...), nil, &out, &out); code != 0 {
+			t.Fatalf("%q exits %d: %s", args, code, &out)
+		}
+	}
+	p := start(t, h)
+	p.waitPage(t, "/metrics", stored(1))
+	byHand("save")
+	p.waitPage(t, "/metrics", stored(2))
+	write(t, h, configFile, fmt.Sprintf(policy, 1))
+	byHand("prune")
+	p.waitPage(t, "/metrics", stored(1))
 	p.stop(t)
 }
 

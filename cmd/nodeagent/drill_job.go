@@ -34,6 +34,11 @@ const (
 	sacrificed = 1000
 )
 
+// drills says whether this host drills by itself.
+func (s *session) drills() bool {
+	return !s.host.Offline && s.machine.savesEtcd() && !s.machine.cfg.Backup.Drill.Off()
+}
+
 // drillJob restores the newest backup of each store for proof, in a unit of its own: it is
 // `nodeagent snapshot drill` with bounds, and goes on when the agent is restarted.
 func (s *session) drillJob(ctx context.Context) agent.Job {
@@ -68,6 +73,8 @@ func (s *session) drill(ctx context.Context) error {
 		if err != nil {
 			return s.skipDrill(err)
 		}
+	} else {
+		s.log.Info("drill: one runs, and is waited for", "unit", drillUnit)
 	}
 	_, err = s.machine.transient(ctx, t)
 	if ctx.Err() != nil {
@@ -207,7 +214,8 @@ func (s *session) drillEnded(ctx context.Context, began time.Time, err error) er
 		wrote = true
 		s.log.Info("drill", "store", r.Store, "name", r.Object, "result", r.Reason, "err", r.Error)
 	}
-	if failed := (*systemd.UnitError)(nil); errors.As(err, &failed) && (failed.Result.Signal != 0 || !wrote) {
+	// One whose time was over has only noticed that it was to end.
+	if failed := (*systemd.UnitError)(nil); errors.As(err, &failed) && (failed.Result.Signal != 0 || failed.Result.Result == "timeout" || !wrote) {
 		s.remember(func(state *agent.State) {
 			for _, store := range s.machine.stores() {
 				state.Drills.Add(agent.DrillResult{At: time.Now(), Store: store.String(), Reason: drill.ReasonKilled, Error: err.Error()})

@@ -57,7 +57,7 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 	if s.machine.cfg.Role == bootstrap.Worker {
 		return jobs
 	}
-	if !s.host.Offline && s.machine.savesEtcd() && !s.machine.cfg.Backup.Drill.Off() {
+	if s.drills() {
 		jobs = append(jobs, s.drillJob(ctx))
 	}
 	return append(jobs, agent.Job{
@@ -141,7 +141,7 @@ func (s *session) snapshot(ctx context.Context) error {
 	if s.machine.cfg.Role == bootstrap.ControlPlane && !s.done.Load() && !s.cluster.Load() {
 		return agent.NothingToDo("kubeadm init has not ended")
 	}
-	report, err := s.machine.save(ctx, "daemon: snapshot", time.Now(), nil)
+	report, err := s.saveInTurn(ctx)
 	if err != nil && !report.Saved() && !s.done.Load() || errors.Is(err, etcd.ErrNoMember) && !s.machine.savesEtcd() {
 		return agent.NothingToDo(err.Error())
 	}

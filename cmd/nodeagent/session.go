@@ -142,6 +142,9 @@ func (s *session) work(ctx context.Context) {
 	}
 	jobs := s.jobs(ctx)
 	s.announce(jobs)
+	if s.machine.cfg.Role != bootstrap.Worker {
+		wg.Go(func() { s.watchStores(ctx) })
+	}
 	s.runner.Run(ctx, jobs, s.observeJob)
 	wg.Wait()
 }

@@ -20,7 +20,8 @@ func (a *app) pruneCommand() *cobra.Command {
 		Use:   "prune",
 		Short: "Remove the snapshots that backup.retention does not keep, and say why the others stay",
 		Long: `Prune removes from every store the snapshots of this host that backup.retention
-does not keep, and prints what stays, why, and what goes. Every save does so too, once
+does not keep, and the oldest of those for which backup.maxDiskPercent leaves no
+room, and prints what stays, why, and what goes. Every save does so too, once
 its own snapshot is verified; prune is for a policy that was changed.
 
 Before it removes anything it reads the newest snapshot of the store back, as
@@ -69,14 +70,18 @@ func (a *app) prune(ctx context.Context, m *machine, dryRun bool, now time.Time)
 	}
 	var errs []error
 	for _, store := range m.stores() {
-		done, err := etcdbackup.Prune(ctx, store, etcdbackup.PruneRequest{
+		req := etcdbackup.PruneRequest{
 			Host: m.nodeName(), Now: now.In(zone), Retention: m.cfg.Backup.Retention, DryRun: dryRun,
 			Mine: func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() },
 			Check: func(newest etcdbackup.Manifest) error {
 				_, err := a.readBack(ctx, m, store, newest.Object.Name, etcdbackup.Identities{})
 				return err
 			},
-		})
+		}
+		if local, is := store.(etcdbackup.Local); is {
+			req.Room, req.MaxDiskPercent = local.Room, m.cfg.Backup.MaxDiskPercent
+		}
+		done, err := etcdbackup.Prune(ctx, store, req)
 		errs = append(errs, err)
 		for _, d := range done.Kept {
 			list = append(list, prunedSnapshot{store.String(), d.Manifest.Object.Name, d.Manifest.Time, d.Manifest.Object.Size, true, d.Reason})

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
@@ -43,7 +41,7 @@ func (m *machine) addDrills(s *agent.Status, state agent.State, f *findings) {
 		case "", drill.ReasonRestored, drill.ReasonObject, drill.ReasonInterrupted:
 			continue
 		}
-		if newest, found := newestProven(s.Snapshots, last.Store); found && newest.ProvenAt.After(last.At) {
+		if newest, found := s.NewestProven(last.Store); found && newest.ProvenAt.After(last.At) {
 			continue
 		}
 		if last.Reason == drill.ReasonMemory || last.Reason == drill.ReasonSpace {
@@ -52,26 +50,4 @@ func (m *machine) addDrills(s *agent.Status, state agent.State, f *findings) {
 		}
 		f.wrong("journalctl -u "+drillUnit, "the drill of a backup failed %s: %s", agent.Ago(last.At, s.Now), last.Error)
 	}
-}
-
-// newestProven is the newest of a store's snapshots that is proven.
-func newestProven(list []agent.SnapshotStatus, store string) (agent.SnapshotStatus, bool) {
-	for _, b := range list {
-		if b.Store == store && b.Proven != "" {
-			return b, true
-		}
-	}
-	return agent.SnapshotStatus{}, false
-}
-
-// provenLine says how far the newest proof of a store goes.
-func provenLine(list []agent.SnapshotStatus, store string, now time.Time) string {
-	b, found := newestProven(list, store)
-	switch {
-	case !found:
-		return "none of them proven by a restore yet"
-	case b.Proven == string(etcdbackup.ProvenObject):
-		return fmt.Sprintf("%s found unchanged %s by %s, and not opened: there is no identity", b.Name, agent.Ago(b.ProvenAt, now), b.ProvenBy)
-	}
-	return fmt.Sprintf("%s proven %s by %s, restored in %.1f s", b.Name, agent.Ago(b.ProvenAt, now), b.ProvenBy, b.RestoreSeconds)
 }

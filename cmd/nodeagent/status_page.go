@@ -202,7 +202,7 @@ func (p *statusPage) backups(s agent.Status) {
 		}
 		p.row(label, fmt.Sprintf("%d in %s, the newest verified %s: %s", n, b.Store, agent.Ago(b.Taken, s.Now), b.Name))
 		label = ""
-		p.row("", provenLine(s.Snapshots, b.Store, s.Now))
+		p.row("", s.ProvenIn(b.Store))
 	}
 	next := s.NextSnapshot()
 	switch {

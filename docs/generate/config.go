@@ -65,7 +65,7 @@ func (r *reader) fields(v reflect.Value, path string, defaults bool) error {
 	}
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
-		name := field.Tag.Get("yaml")
+		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if name == "" {
 			return fmt.Errorf("field %s of %s has no tag", field.Name, v.Type())
 		}

@@ -54,7 +54,7 @@ func TestPage(t *testing.T) {
 		Node:       &NodeStatus{Known: true, KubeletVersion: evil, Unschedulable: true, Conditions: []ConditionStatus{{Type: evil, Status: evil, Reason: evil, Message: evil}}},
 		Units:      []UnitStatus{{Unit: evil, LoadState: "loaded", ActiveState: evil, SubState: evil, UnitFileState: evil}, {Unit: "up.service", LoadState: "loaded", ActiveState: "active", SubState: "running", UnitFileState: "enabled"}, {Unit: "x", Error: evil}, {Unit: "y", LoadState: "not-found"}},
 		StaticPods: []StaticPodStatus{{Name: evil, State: evil, Restarts: 7777}, {Name: "etcd", State: "running", Manifest: "/etc/" + evil}},
-		Snapshots:  slices.Repeat([]SnapshotStatus{{Name: evil, Store: evil, Taken: now.Add(-time.Minute), Size: 4096, Revision: 7}}, 7),
+		Snapshots:  slices.Repeat([]SnapshotStatus{{Name: evil, Store: evil, Taken: now.Add(-time.Minute), Size: 4096, Revision: 7, Proven: "restored", ProvenAt: now.Add(-2 * time.Minute), ProvenBy: evil, RestoreSeconds: 1.25}}, 7),
 		Problems:   []Problem{{Warning, evil, ""}, {Error, evil, evil}},
 	}
 	status.Judge()
@@ -118,6 +118,31 @@ func wellFormed(t *testing.T, page string) {
 			t.Errorf("%s leads to nothing", link)
 		}
 	}
+}
+
+// Beside each snapshot stands how far its proof goes, and of each store which was last proven, and how.
+func TestPageOfProofs(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	page := pageOf(t, Status{Now: now, Snapshots: []SnapshotStatus{
+		{Name: "b", Store: "file /a", Taken: now}, {Name: "a", Store: "file /a", Taken: now, Proven: "restored", ProvenAt: now.Add(-time.Hour), ProvenBy: "cp2", RestoreSeconds: 2.34},
+		{Name: "d", Store: "file /b", Taken: now, Proven: "object", ProvenAt: now.Add(-72 * time.Hour), ProvenBy: "cp1"},
+		{Name: "e", Store: "file /c", Taken: now},
+	}})
+	for _, want := range []string{
+		"<p class=\"dim\">file /a: a proven 1h 0m ago by cp2, restored in 2.3 s.</p>",
+		"<p class=\"dim\">file /b: d found unchanged 3 days ago by cp1, and not opened: there is no identity.</p>",
+		"<p class=\"dim\">file /c: none of them proven by a restore yet.</p>",
+		`<span class="good">restored</span> <time class="number dim" datetime="2026-11-21T11:00:00Z">2026-11-21 11:00</time></th>`,
+		`<span class="dim">unchanged</span> <time class="number dim" datetime="2026-11-18T12:00:00Z">`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not on the page:\n%s", want, page)
+		}
+	}
+	if n := strings.Count(page, `<span class="dim">not proven yet</span></th>`); n != 2 {
+		t.Errorf("%d snapshots are not proven yet:\n%s", n, page)
+	}
+	wellFormed(t, page)
 }
 
 func TestPageWhileTheAPIIsDown(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/step"
 )
 
-const stateFile = stateDir + "/state.json"
+// StateFile is where State lies.
+const StateFile = stateDir + "/state.json"
 
 // State is what the host itself cannot tell: what the agent did last. It feeds status and the
 // metrics that outlive a restart; nothing reads it to decide what to do.
@@ -95,7 +96,7 @@ type JobState struct {
 // parsed, with the error beside it: it is a memory, and must never be in the way.
 func LoadState(h *host.Host) (State, error) {
 	empty := State{Version: 1, Steps: map[string]StepState{}, Jobs: map[string]JobState{}}
-	data, err := h.ReadFile(stateFile)
+	data, err := h.ReadFile(StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty, nil
 	}
@@ -104,10 +105,10 @@ func LoadState(h *host.Host) (State, error) {
 	}
 	state := State{Steps: map[string]StepState{}, Jobs: map[string]JobState{}}
 	if err := json.Unmarshal(data, &state); err != nil {
-		return empty, fmt.Errorf("read state: %s: %w", stateFile, err)
+		return empty, fmt.Errorf("read state: %s: %w", StateFile, err)
 	}
 	if state.Version != 1 || state.Steps == nil || state.Jobs == nil {
-		return empty, fmt.Errorf("read state: %s: version %d is not 1", stateFile, state.Version)
+		return empty, fmt.Errorf("read state: %s: version %d is not 1", StateFile, state.Version)
 	}
 	return state, nil
 }
@@ -159,5 +160,5 @@ func UpdateState(ctx context.Context, h *host.Host, change func(*State)) error {
 	if err := h.MkdirAll(stateDir, 0o700); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	return h.WriteFile(stateFile, append(data, '\n'), 0o600)
+	return h.WriteFile(StateFile, append(data, '\n'), 0o600)
 }

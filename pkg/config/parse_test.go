@@ -115,7 +115,7 @@ func TestComplaints(t *testing.T) {
 		"textfile, relative":      {"role: worker\nmetrics: {textfile: nodeagent.prom}\n", `config.yaml:2: metrics.textfile: "nodeagent.prom" is no absolute path that ends in .prom: node_exporter reads no others`},
 		"listen":                  {"role: worker\nmetrics: {listen: localhost}\n", `config.yaml:2: metrics.listen: "localhost" is not an address and port like 127.0.0.1:10980`},
 		"no store":                {"role: worker\nbackup: {stores: []}\n", "config.yaml:2: backup.stores: none is given, so that backups would go nowhere"},
-		"store of no kind":        {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file"},
+		"store of no kind":        {"role: worker\nbackup:\n  stores:\n  - file: {dir: /a}\n  - {}\n", "config.yaml:5: backup.stores[1]: no kind of store is given, such as file or s3"},
 		"endpoints":               {"role: worker\nbackup:\n  endpoints:\n  - https://192.0.2.10:2379\n  - 192.0.2.11\n  keyFile: key\n", "config.yaml:2: backup.certFile: is missing beside keyFile\nconfig.yaml:5: backup.endpoints[1]: \"192.0.2.11\" is no URL of etcd's, as in https://192.0.2.10:2379 or unix:///run/etcd.sock\nconfig.yaml:6: backup.keyFile: \"key\" is not a plain absolute path"},
 		"two at once":             {"rol: worker\nlog: {lavel: info}\nrole: worker\n", "config.yaml:1: rol: unknown key; did you mean \"role\"?\nconfig.yaml:2: log.lavel: unknown key; did you mean \"level\"?"},
 		"default at fault":        {"role: worker\nbackup: {schedule: never}\n", "config.yaml:2: backup.schedule: "},

@@ -235,7 +235,7 @@ func join(path, key string) string {
 
 func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("yaml") == key {
+		if keyOf(v.Type().Field(i)) == key {
 			return v.Field(i), true
 		}
 	}
@@ -245,9 +245,15 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 func keysOf(t reflect.Type) []string {
 	keys := make([]string, 0, t.NumField())
 	for field := range t.Fields() {
-		keys = append(keys, field.Tag.Get("yaml"))
+		keys = append(keys, keyOf(field))
 	}
 	return keys
+}
+
+// keyOf is the name in a field's tag, without what says that it may be left out when it is printed.
+func keyOf(field reflect.StructField) string {
+	key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+	return key
 }
 
 // nearest suggests the known key that an unknown one was probably meant to be.

@@ -38,6 +38,7 @@ type Local struct {
 	// bare says that it asks no client for a certificate.
 	bare   bool
 	listen []*url.URL // where else it may be reached, if its certificate asks for it
+	own    []file     // what it was started with
 	here   network
 }
 
@@ -160,7 +161,7 @@ func fromManifest(ctx context.Context, h *host.Host, choice Choice, here network
 func (p process) local(endpoints []string, choice Choice, here network) Local {
 	l := Local{
 		Name: p.name, DataDir: p.dataDir, PID: p.pid, Stacked: p.stacked, Endpoints: endpoints,
-		pairs: p.clientPairs(), bare: !p.asksClients, listen: p.listen, here: here,
+		pairs: p.clientPairs(), bare: !p.asksClients, listen: p.listen, here: here, own: p.own(),
 	}
 	if p.pid != 0 {
 		l.Runs = p.runs.String()

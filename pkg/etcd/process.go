@@ -147,7 +147,8 @@ func readSettings(h *host.Host, pid int, args []string) (settings, error) {
 		return settings{}, fmt.Errorf("read its working directory: %w", err)
 	}
 	get := byCommandLine(flags, environ)
-	if name := configFile(flags, environ); name != "" {
+	name := configFile(flags, environ)
+	if name != "" {
 		if !path.IsAbs(name) {
 			name = path.Join(dir, name)
 		}
@@ -159,7 +160,9 @@ func readSettings(h *host.Host, pid int, args []string) (settings, error) {
 			return settings{}, fmt.Errorf("its configuration file %s %w", name, err)
 		}
 	}
-	return settingsOf(get, dir)
+	s, err := settingsOf(get, dir)
+	s.configFile = name
+	return s, err
 }
 
 // isApart compares network namespaces. Where this process's own cannot be told, as in a tree

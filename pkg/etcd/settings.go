@@ -21,8 +21,9 @@ type settings struct {
 	// listen is where gRPC is served, plain where only HTTP is, advertise what clients are told.
 	listen, plain, advertise []*url.URL
 	server, client, peer     names // of files
-	caFile                   string
-	asksClients              bool // a client needs a certificate
+	caFile, peerCAFile       string
+	configFile               string // "": flags and environment
+	asksClients              bool   // a client needs a certificate
 }
 
 // names are a certificate's file and its key's.
@@ -139,7 +140,7 @@ func parseConfigFile(data []byte) (told, error) {
 		"client-cert-file": c.Client.ClientCertFile, "client-key-file": c.Client.ClientKeyFile,
 		"client-cert-auth": strconv.FormatBool(c.Client.CertAuth), "auto-tls": strconv.FormatBool(c.Client.AutoTLS),
 		"trusted-ca-file": c.Client.TrustedCAFile,
-		"peer-cert-file":  c.Peer.CertFile, "peer-key-file": c.Peer.KeyFile,
+		"peer-cert-file":  c.Peer.CertFile, "peer-key-file": c.Peer.KeyFile, "peer-trusted-ca-file": c.Peer.TrustedCAFile,
 	}
 	return func(flag string) (string, bool) { return values[flag], values[flag] != "" }, nil
 }
@@ -151,7 +152,7 @@ func settingsOf(get told, dir string) (settings, error) {
 	pair := func(prefix string) names { return names{value(prefix + "cert-file"), value(prefix + "key-file")} }
 	s := settings{
 		name: value("name"), dataDir: value("data-dir"),
-		server: pair(""), client: pair("client-"), peer: pair("peer-"), caFile: value("trusted-ca-file"),
+		server: pair(""), client: pair("client-"), peer: pair("peer-"), caFile: value("trusted-ca-file"), peerCAFile: value("peer-trusted-ca-file"),
 		plain: clientURLs(value("listen-client-http-urls")),
 	}
 	s.asksClients = s.caFile != "" || isTrue(get, "client-cert-auth")
@@ -187,7 +188,7 @@ func (s *settings) resolve(dir string) error {
 	if dir != "" && !path.IsAbs(s.dataDir) {
 		s.dataDir = path.Join(dir, s.dataDir)
 	}
-	files := []*string{&s.caFile, &s.server.cert, &s.server.key, &s.client.cert, &s.client.key, &s.peer.cert, &s.peer.key}
+	files := []*string{&s.caFile, &s.peerCAFile, &s.server.cert, &s.server.key, &s.client.cert, &s.client.key, &s.peer.cert, &s.peer.key}
 	for _, name := range files {
 		switch {
 		case *name == "" || path.IsAbs(*name):

@@ -55,13 +55,26 @@ type Config struct {
 // StoreConfig is one place where backups are kept. Exactly one of its fields is set.
 type StoreConfig struct {
 	// File is a store in a directory of this host.
-	File *FileConfig `yaml:"file"`
+	File *FileConfig `yaml:"file,omitempty"`
+	// S3 is a store in a bucket, of Amazon or of a server that speaks its protocol.
+	S3 *S3Config `yaml:"s3,omitempty"`
 }
 
 // FileConfig is a store in a directory of this host.
 type FileConfig struct {
 	// Dir is an absolute path. It is made when the first backup is saved.
 	Dir string `yaml:"dir"`
+}
+
+// String is what the store is called wherever it is named: what its Store.String returns.
+func (s StoreConfig) String() string {
+	switch {
+	case s.S3 != nil:
+		return s.S3.String()
+	case s.File != nil:
+		return "file " + s.File.Dir
+	}
+	return "none"
 }
 
 // The values of Config.Compression.
@@ -120,14 +133,16 @@ func (c Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for i, s := range c.Stores {
-		if err := s.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+		if found := s.validate(); len(found) > 0 {
+			for _, err := range found {
+				errs = append(errs, fmt.Errorf("stores[%d]%w", i, err))
+			}
 			continue
 		}
-		if seen[s.File.Dir] {
-			errs = append(errs, fmt.Errorf("stores[%d].file.dir: %s is another store's directory too", i, s.File.Dir))
+		if seen[s.String()] {
+			errs = append(errs, fmt.Errorf("stores[%d]: %s is another one of the stores too", i, s))
 		}
-		seen[s.File.Dir] = true
+		seen[s.String()] = true
 	}
 	if err := c.Retention.validate(); err != nil {
 		errs = append(errs, err)
@@ -136,17 +151,30 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (s StoreConfig) validate() error {
+func (s StoreConfig) validate() []error {
 	switch {
-	case s.File == nil:
-		return errors.New(": no kind of store is given, such as file")
-	case s.File.Dir == "":
+	case s.File == nil && s.S3 == nil:
+		return []error{errors.New(": no kind of store is given, such as file or s3")}
+	case s.File != nil && s.S3 != nil:
+		return []error{errors.New(": file and s3 are two stores: give each an item of its own")}
+	case s.S3 != nil:
+		return s.S3.validate()
+	}
+	if err := s.File.validate(); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+func (c FileConfig) validate() error {
+	switch {
+	case c.Dir == "":
 		return errors.New(".file.dir: is empty")
-	case !filepath.IsAbs(s.File.Dir):
-		return fmt.Errorf(".file.dir: %q is not an absolute path", s.File.Dir)
-	case filepath.Clean(s.File.Dir) != s.File.Dir:
-		return fmt.Errorf(".file.dir: %q is written %s", s.File.Dir, filepath.Clean(s.File.Dir))
-	case s.File.Dir == "/":
+	case !filepath.IsAbs(c.Dir):
+		return fmt.Errorf(".file.dir: %q is not an absolute path", c.Dir)
+	case filepath.Clean(c.Dir) != c.Dir:
+		return fmt.Errorf(".file.dir: %q is written %s", c.Dir, filepath.Clean(c.Dir))
+	case c.Dir == "/":
 		return errors.New(".file.dir: / cannot be a store")
 	}
 	return nil

@@ -53,7 +53,7 @@ func TestValidate(t *testing.T) {
 		"a relative directory":  {func(c *config) { c.Stores = file("/a", "b") }, []string{"stores[1].file.dir: "}},
 		"an unclean directory":  {func(c *config) { c.Stores = file("/a/") }, []string{"stores[0].file.dir: "}},
 		"the root":              {func(c *config) { c.Stores = file("/") }, []string{"stores[0].file.dir: "}},
-		"one directory twice":   {func(c *config) { c.Stores = file("/a", "/a") }, []string{"stores[1].file.dir: "}},
+		"one directory twice":   {func(c *config) { c.Stores = file("/a", "/a") }, []string{"stores[1]: "}},
 		"nothing kept":          {func(c *config) { c.Retention.KeepLast = 0 }, []string{"retention: "}},
 		"kept by days alone":    {func(c *config) { c.Retention = etcdbackup.Retention{KeepDaily: 1} }, nil},
 		"negative rules":        {func(c *config) { c.Retention = etcdbackup.Retention{KeepWeekly: -1, KeepWithin: -1} }, []string{"retention.keepWeekly: ", "retention.keepWithin: "}},

@@ -35,6 +35,9 @@ type Manifest struct {
 	Recipients []string `json:"recipients,omitempty"`
 	// Files is the archive of what a snapshot alone cannot bring back; nil where there is none.
 	Files *Files `json:"files,omitempty"`
+	// WithoutQuorum says that the member knew no leader when the save began, or got no agreement of the
+	// others: what they agreed upon meanwhile is not in it, and they may have saved the same slot.
+	WithoutQuorum bool `json:"withoutQuorum,omitempty"`
 }
 
 // Cluster identifies a cluster across restores and rebuilt hosts.

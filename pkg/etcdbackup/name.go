@@ -153,3 +153,18 @@ func HostInName(host string) string {
 	}, host)
 	return safe[:min(len(safe), maxHost)]
 }
+
+// HostOf is the host, as HostInName returns it, that the object of this name is of; "" where it is
+// named like nothing that a backup has.
+func HostOf(name string) string {
+	_, n := classify(name)
+	return n.Host
+}
+
+// CheckName refuses what is no name of an object in a store.
+func CheckName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name of object %q: is not a plain file name", name)
+	}
+	return nil
+}

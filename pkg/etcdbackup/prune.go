@@ -15,6 +15,10 @@ type PruneRequest struct {
 	// Mine says which backups retention is about: the others are neither counted nor removed.
 	// In a store that only this host uses they are the host's own, in a shared one the cluster's.
 	Mine func(Manifest) bool
+	// Room, unless it is nil, is that of a store on this host, of which its backups are to take at most
+	// MaxDiskPercent, which is 0 for no limit.
+	Room           func(context.Context) (Room, error)
+	MaxDiskPercent int
 	// DryRun decides and removes nothing.
 	DryRun bool
 	// Check, unless it is nil, is called before anything is removed with the newest of the
@@ -28,7 +32,7 @@ type Pruned struct {
 	Removed []Decision // as many as were removed before an error
 }
 
-// Prune removes from a store what retention does not keep. A backup goes with its proofs, and
+// Prune removes from a store what retention does not keep, and what is beyond its budget. A backup goes with its proofs, and
 // its manifest goes first: what a crash leaves then is an orphan, never a manifest that promises
 // an object which is gone. The caller holds the host's backup lock, and calls it only after a
 // save that succeeded or with a Check that reads the newest backup.
@@ -49,7 +53,10 @@ func Prune(ctx context.Context, store Store, req PruneRequest) (Pruned, error) {
 		}
 	}
 	req.Now = settled(mine, req.Now)
-	keep, remove := Retain(mine, req.Retention, req.Now, c.bestProven(mine))
+	keep, remove, err := c.decide(ctx, mine, policy{req.Host, req.Now, req.Retention, req.Room, req.MaxDiskPercent})
+	if err != nil {
+		return Pruned{}, fmt.Errorf("prune %s: %w", store, err)
+	}
 	if req.DryRun || len(remove) == 0 {
 		return Pruned{keep, remove}, nil
 	}
@@ -101,22 +108,43 @@ func tidy(ctx context.Context, store Local, req Request) (removed []Decision, er
 		return nil, err
 	}
 	own := ownOf(c.Backups, req.Host)
-	keep, remove := Retain(own, req.Retention, req.Now, c.bestProven(own))
-	spared := c.spares(req.Host, req.Now)
-	left := slices.DeleteFunc(slices.Clone(c.Backups), func(m Manifest) bool {
-		return slices.ContainsFunc(remove, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })
-	})
-	over, err := overBudget(ctx, store, keep, left, spared, req)
+	_, remove, err := c.decide(ctx, own, policy{req.Host, req.Now, req.Retention, store.Room, req.MaxDiskPercent})
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range append(remove, over...) {
+	for _, d := range remove {
 		if err := removeBackup(ctx, store, c, d.Manifest); err != nil {
 			return removed, err
 		}
 		removed = append(removed, d)
 	}
 	return removed, nil
+}
+
+// policy is what decides of a store's backups: which are kept for their age, and of how much disk.
+type policy struct {
+	host      string // whose backups go for want of room
+	now       time.Time
+	retention Retention
+	room      func(context.Context) (Room, error) // nil: it has no end
+	percent   int                                 // of it; 0: all
+}
+
+// decide says which of the backups, which are of the catalog, are kept and which go. Those that it
+// keeps for their age and has no budget for are among those that go.
+func (c Catalog) decide(ctx context.Context, mine []Manifest, p policy) (keep, remove []Decision, err error) {
+	keep, remove = Retain(mine, p.retention, p.now, c.bestProven(mine))
+	left := slices.DeleteFunc(slices.Clone(c.Backups), func(m Manifest) bool { return among(remove, m) })
+	over, err := overBudget(ctx, keep, left, c.spares(p.host, p.now), p)
+	if err != nil {
+		return nil, nil, err
+	}
+	keep = slices.DeleteFunc(keep, func(d Decision) bool { return among(over, d.Manifest) })
+	return keep, append(remove, over...), nil
+}
+
+func among(decisions []Decision, m Manifest) bool {
+	return slices.ContainsFunc(decisions, func(d Decision) bool { return d.Manifest.Object.Name == m.Object.Name })
 }
 
 // removeOrphans removes what belongs to no backup any more, or never did, of this host.

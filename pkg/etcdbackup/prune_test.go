@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,34 @@ func TestPrune(t *testing.T) {
 	if done, err := etcdbackup.Prune(t.Context(), s, req); err != nil || len(done.Removed) != 0 {
 		t.Errorf("again: %+v, %v", done, err)
 	}
+}
+
+// kubespray#6621: backups took half of the root filesystem. What a smaller budget has no room for goes by hand
+// too, the oldest first, and a dry run says so of each.
+func TestPruneOverBudget(t *testing.T) {
+	_, s := newStore(t)
+	times := hourly(t, s, 4)
+	one := list(t, s).Backups[0].Object.Size
+	req := pruneRequest(noon, 3)
+	req.Room, req.MaxDiskPercent = sized{s, one * 100}.Room, 2
+	for _, dry := range []bool{true, false} {
+		req.DryRun = dry
+		done, err := etcdbackup.Prune(t.Context(), s, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reasons := map[time.Time]string{}
+		for _, d := range done.Removed {
+			reasons[d.Manifest.Time] = d.Reason
+		}
+		if len(reasons) != 2 || reasons[times[3]] != "no rule keeps it" || !strings.HasPrefix(reasons[times[2]], "over maxDiskPercent, ") || len(done.Kept) != 2 {
+			t.Errorf("dry run %v: kept %+v, removed %v", dry, done.Kept, reasons)
+		}
+		if dry {
+			wantBackups(t, s, times...)
+		}
+	}
+	wantBackups(t, s, times[:2]...)
 }
 
 // Saves in quick succession take the seconds to come: they are no backups of the future, which

@@ -80,11 +80,11 @@ func expectedSize(c Catalog, req Request, size int64) int64 {
 // overBudget are those of the kept backups, newest first, that have to go for all that retention
 // leaves in the store to take at most so many percent of its filesystem: the oldest of this
 // host's, and never one that spared says.
-func overBudget(ctx context.Context, store Local, kept []Decision, all []Manifest, spared func(Manifest) bool, req Request) ([]Decision, error) {
-	if req.MaxDiskPercent == 0 {
+func overBudget(ctx context.Context, kept []Decision, all []Manifest, spared func(Manifest) bool, p policy) ([]Decision, error) {
+	if p.room == nil || p.percent == 0 {
 		return nil, nil
 	}
-	room, err := store.Room(ctx)
+	room, err := p.room(ctx)
 	if err != nil || room.Size == 0 {
 		return nil, err
 	}
@@ -92,10 +92,10 @@ func overBudget(ctx context.Context, store Local, kept []Decision, all []Manifes
 	for _, m := range all {
 		taken += m.size()
 	}
-	budget := room.Size / 100 * int64(req.MaxDiskPercent)
+	budget := room.Size / 100 * int64(p.percent)
 	var remove []Decision
 	for i := len(kept) - 1; i >= 0 && taken > budget; i-- {
-		if m := kept[i].Manifest; !spared(m) && !m.Time.After(req.Now) {
+		if m := kept[i].Manifest; m.Host == p.host && !spared(m) && !m.Time.After(p.now) {
 			remove = append(remove, Decision{m, fmt.Sprintf("over maxDiskPercent, %d MiB", budget>>20)})
 			taken -= m.size()
 		}

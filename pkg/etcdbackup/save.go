@@ -35,6 +35,15 @@ type Request struct {
 	// told nothing. Expected is the size of the database when the save began.
 	Progress func(received, expected int64)
 
+	// WithoutQuorum says that the members could not be asked; the manifest says so too.
+	WithoutQuorum bool
+	// Permit, unless it is nil, is called for each store immediately before the backup is published
+	// there: where it fails that store does not get it. Published is called when it was, with the
+	// manifest that now lies there; when it fails the store is reported with both. The contexts
+	// given are never done: both have deadlines of their own.
+	Permit    func(ctx context.Context, store Local) error
+	Published func(ctx context.Context, store Local, m Manifest) error
+
 	Rate  Rate          // the zero value is no limit
 	Stall time.Duration // DefaultStall when 0
 }
@@ -165,6 +174,7 @@ func (s *save) describe(ctx context.Context) (Manifest, error) {
 	return Manifest{
 		Version: manifestVersion, Host: s.req.Host, Agent: s.req.Agent, Time: s.req.Now.UTC().Truncate(time.Second),
 		Cluster: d.Cluster, Etcd: d.Member, Recipients: s.req.Recipients.Fingerprints,
+		WithoutQuorum: s.req.WithoutQuorum || d.WithoutQuorum,
 	}, err
 }
 

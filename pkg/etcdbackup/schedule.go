@@ -25,7 +25,7 @@ func (c Config) NextOn(host string) func(after time.Time) time.Time {
 	if err != nil {
 		return func(time.Time) time.Time { return time.Time{} }
 	}
-	if strings.HasPrefix(c.Schedule, "@every") { // counts from whenever it is asked
+	if strings.HasPrefix(c.Schedule, everyDescriptor) { // counts from whenever it is asked
 		return schedule
 	}
 	return func(after time.Time) time.Time {
@@ -39,6 +39,9 @@ func (c Config) NextOn(host string) func(after time.Time) time.Time {
 		}
 	}
 }
+
+// everyDescriptor is how an interval is written in Schedule.
+const everyDescriptor = "@every"
 
 // jitterPart bounds the jitter to a part of the time between two backups.
 const jitterPart = 10
@@ -69,10 +72,24 @@ func (c Config) Zone() (*time.Location, error) {
 
 // cron returns the schedule as a function from a time to the next one, in the time zone.
 func (c Config) cron() (next func(time.Time) time.Time, err error) {
+	schedule, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
 	zone, err := c.Zone()
 	if err != nil {
 		return nil, err
 	}
+	// A schedule that names no zone itself is read in the zone of the time it is asked about.
+	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
+	// Any moment does to find out that a date never comes: the search spans years.
+	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return nil, fmt.Errorf("schedule: %q: no such date ever comes", c.Schedule)
+	}
+	return next, nil
+}
+
+func (c Config) parse() (cron.Schedule, error) {
 	if strings.Contains(c.Schedule, "TZ=") {
 		return nil, fmt.Errorf("schedule: %q: the time zone belongs in timeZone", c.Schedule)
 	}
@@ -84,11 +101,5 @@ func (c Config) cron() (next func(time.Time) time.Time, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule: %w", err)
 	}
-	// A schedule that names no zone itself is read in the zone of the time it is asked about.
-	next = func(after time.Time) time.Time { return schedule.Next(after.In(zone)) }
-	// Any moment does to find out that a date never comes: the search spans years.
-	if next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, fmt.Errorf("schedule: %q: no such date ever comes", c.Schedule)
-	}
-	return next, nil
+	return schedule, nil
 }

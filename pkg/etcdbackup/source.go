@@ -27,6 +27,8 @@ type Description struct {
 	Cluster Cluster
 	Size    int64 // of its database on disk, free pages included, which a snapshot has too
 	Quota   int64 // of that size; 0 where etcd does not tell, as before 3.6
+	// WithoutQuorum says that the member knows of no leader.
+	WithoutQuorum bool
 }
 
 // FromClient is the member that client is connected to. The client has one endpoint, since a
@@ -51,7 +53,7 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 		return Description{}, fmt.Errorf("ask etcd for its status: %w", err)
 	}
 	if status.IsLearner {
-		return Description{}, fmt.Errorf("member %x is a learner, which may lag far behind: save on a voting member", status.Header.MemberId)
+		return Description{}, learnerError(status.Header.MemberId)
 	}
 	peers, err := m.peers(ctx)
 	if err != nil {
@@ -69,8 +71,12 @@ func (m member) Describe(ctx context.Context) (Description, error) {
 			StorageVersion: status.StorageVersion,
 			Members:        peers,
 		},
-		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota,
+		Cluster: cluster, Size: status.DbSize, Quota: status.DbSizeQuota, WithoutQuorum: status.Leader == 0,
 	}, nil
+}
+
+func learnerError(id uint64) error {
+	return fmt.Errorf("member %x is a learner, which may lag far behind: save on a voting member", id)
 }
 
 // peers are the cluster's members as this one knows them: without a quorum it still answers,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
 // Store is a flat set of named objects. It knows nothing of backups. All names given to it
@@ -28,7 +29,8 @@ type Store interface {
 }
 
 // Local is a Store on this host. Snapshots are saved to such: an object can be begun before its
-// name is known, which a snapshot's is once it has been verified.
+// name is known, which a snapshot's is once it has been verified. What its Open returns is an
+// io.ReaderAt too.
 type Local interface {
 	Store
 	// Room says how much may still be stored.
@@ -56,7 +58,21 @@ type Draft interface {
 type Object struct {
 	Name string
 	Size int64
+	// Modified is when it was put, by the store's own clock; zero where that is not known.
+	Modified time.Time
 }
 
 // ErrNoSpace is the refusal to begin an object that would not fit.
 var ErrNoSpace = errors.New("not enough free space")
+
+// What stores refuse for. They wrap the error that says so in the store's own words.
+var (
+	// ErrLocked is an object that the store does not let be removed yet, as under object lock.
+	ErrLocked = errors.New("the store does not let it be removed")
+	// ErrDenied is a request that the store does not allow: wrong keys, or rights that are missing.
+	ErrDenied = errors.New("the store denies it")
+	// ErrNoStore is a store that is not there: no such bucket, a share that is not mounted.
+	ErrNoStore = errors.New("the store is not there")
+	// ErrNoAnswer is a store that has taken and given nothing for a while.
+	ErrNoAnswer = errors.New("the store does not answer")
+)

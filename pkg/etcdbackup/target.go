@@ -123,6 +123,12 @@ func (w *watched) Write(p []byte) (int, error) {
 
 // publish commits the files and the object, then the manifest, and then tidies up.
 func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Request) {
+	if req.Permit != nil {
+		if err := req.Permit(ctx, t.Local); err != nil {
+			t.fail(fmt.Errorf("not published: %w", err))
+			return
+		}
+	}
 	wrote, err := t.commit(ctx, m, archive)
 	if err != nil {
 		for _, name := range slices.Backward(wrote) { // the manifest first
@@ -132,6 +138,11 @@ func (t *target) publish(ctx context.Context, m Manifest, archive []byte, req Re
 		return
 	}
 	t.report.Saved = true
+	if req.Published != nil {
+		if err := req.Published(ctx, t.Local, m); err != nil {
+			t.fail(fmt.Errorf("saved, but that could not be recorded: %w", err))
+		}
+	}
 	removed, err := tidy(ctx, t.Local, req)
 	t.report.Removed = append(t.report.Removed, removed...)
 	if err != nil {

@@ -70,7 +70,7 @@ var writers = map[string]writer{
 
 // others change no file, or none that anybody could have put there.
 var others = map[string]string{
-	"Lock": "is TryLock, again and again", "WriteKernel": "writes in /proc and /sys, where nobody makes a link",
+	"Lock": "is TryLock, and waits", "WriteKernel": "writes in /proc and /sys, where nobody makes a link",
 	"Run": "", "RunCommand": "", "Path": "", "ReadFile": "", "Exists": "", "Stat": "", "Lstat": "", "Readlink": "", "ReadDir": "", "Open": "",
 	"ReadInHome": "", "ReadSecret": "", "SecretFile": "", "ReadTrusted": "", "OpenTrusted": "", "CheckTrusted": "", "CheckSecret": "",
 	"LookupUser": "",

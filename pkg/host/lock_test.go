@@ -8,8 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -123,31 +124,94 @@ func TestLockIsFreedWhenItsProcessEnds(t *testing.T) {
 
 func TestLockWaits(t *testing.T) {
 	h := host.New(t.TempDir())
-	synctest.Test(t, func(t *testing.T) {
-		unlock, err := h.TryLock(host.LockHost, "upgrade")
+	unlock, err := h.TryLock(host.LockHost, "upgrade")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	tell := func(holder string) {
+		told = append(told, holder)
+		unlock()
+	}
+	second, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || !strings.HasPrefix(told[0], "upgrade (pid ") {
+		t.Errorf("told %q, want once, of the upgrade", told)
+	}
+	_, err = h.TryLock(host.LockHost, "drift")
+	heldBy(t, err, "host", fmt.Sprintf("apply (pid %d)", os.Getpid()))
+	second()
+	third, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
+	if err != nil || len(told) != 1 {
+		t.Fatalf("a free lock: %v, told %q", err, told)
+	}
+	third()
+}
+
+// Two daemons that come again as soon as they have given the lock back do not keep a third from it.
+func TestLockIsFair(t *testing.T) {
+	h := host.New(t.TempDir())
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var turns atomic.Int64
+	defer wg.Wait()
+	defer close(stop)
+	for _, daemon := range []string{"one", "two"} {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				unlock, err := h.Lock(t.Context(), host.LockBackup, daemon, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				turns.Add(1)
+				time.Sleep(10 * time.Millisecond) // its work
+				unlock()
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for turns.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	for range 5 {
+		var since int64
+		unlock, err := h.Lock(t.Context(), host.LockBackup, "by hand", func(string) { since = turns.Load() })
 		if err != nil {
 			t.Fatal(err)
 		}
-		go func() {
-			time.Sleep(time.Minute) // of the bubble's time: many tries
-			unlock()
-		}()
-		var told []string
-		tell := func(holder string) { told = append(told, holder) }
-		second, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
-		if err != nil {
-			t.Fatal(err)
+		// Each of the two may have been before it in the queue, and one of them not have counted yet.
+		if waited := turns.Load() - since; since > 0 && waited > 6 {
+			t.Errorf("it waited for %d turns of the others", waited)
 		}
-		if len(told) != 1 || !strings.HasPrefix(told[0], "upgrade (pid ") {
-			t.Errorf("told %q, want once, of the upgrade", told)
-		}
-		second()
-		third, err := h.Lock(t.Context(), host.LockHost, "apply", tell)
-		if err != nil || len(told) != 1 {
-			t.Fatalf("a free lock: %v, told %q", err, told)
-		}
-		third()
-	})
+		unlock()
+	}
+}
+
+// Whoever has given up does not take the lock later.
+func TestLockGivenUpIsNotTaken(t *testing.T) {
+	h := host.New(t.TempDir())
+	unlock, err := h.TryLock(host.LockHost, "upgrade")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := h.Lock(ctx, host.LockHost, "apply", func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	unlock()
+	unlock, err = h.Lock(t.Context(), host.LockHost, "drift", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
 }
 
 func TestLockGivesUpWithItsContext(t *testing.T) {

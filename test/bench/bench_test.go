@@ -35,7 +35,7 @@ func BenchmarkSnapshotSave(b *testing.B) {
 	}
 	agent, root := nodeagent(b), b.TempDir()
 	endpoint := startEtcd(b, filepath.Join(bin, "etcd"), root)
-	fill(b, endpoint)
+	fill(b, endpoint, 0, databaseMB())
 	key, err := age.GenerateX25519Identity()
 	if err != nil {
 		b.Fatal(err)
@@ -171,9 +171,17 @@ func startEtcd(b *testing.B, program, root string) (endpoint string) {
 	return client
 }
 
-// fill makes a database whose values are half noise and half alike, since real ones compress to
-// something like that.
-func fill(b *testing.B, endpoint string) {
+// databaseMB is how large databases are, as BENCH_DB_MB says or 200.
+func databaseMB() int {
+	if mb, err := strconv.Atoi(os.Getenv("BENCH_DB_MB")); err == nil {
+		return mb
+	}
+	return 200
+}
+
+// fill makes a database of from megabytes one of to, whose values are half noise and half alike, since real
+// ones compress to something like that.
+func fill(b *testing.B, endpoint string, from, to int) {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
 	if err != nil {
 		b.Fatal(err)
@@ -182,12 +190,9 @@ func fill(b *testing.B, endpoint string) {
 	ctx, cancel := context.WithTimeout(b.Context(), 15*time.Minute)
 	defer cancel()
 	const valueSize = 10_000
-	keys := 200 * 1_000_000 / valueSize
-	if mb, err := strconv.Atoi(os.Getenv("BENCH_DB_MB")); err == nil {
-		keys = mb * 1_000_000 / valueSize
-	}
-	noise, alike := rand.NewChaCha8([32]byte{}), strings.Repeat("v", valueSize/2)
-	for i := 0; i < keys; i += 100 {
+	first, last := from*1_000_000/valueSize, to*1_000_000/valueSize
+	noise, alike := rand.NewChaCha8([32]byte{byte(from)}), strings.Repeat("v", valueSize/2)
+	for i := first; i < last; i += 100 {
 		var puts []clientv3.Op
 		for k := i; k < i+100; k++ {
 			value := make([]byte, valueSize/2)

@@ -13,6 +13,7 @@ func artefacts() []artefact {
 		programs("coredns", []program{corednsProgram()}, nil),
 		programs("pause", []program{pauseProgram()}, nil),
 		programs("crictl", []program{{"crictl", ".", "crictl", ""}}, nil),
+		programs("versitygw", []program{versitygwProgram()}, nil),
 		kubePackages(),
 		debianPackages(),
 		repository(),

@@ -37,6 +37,9 @@ func Containerd2(ctx context.Context) (string, error) { return Build(ctx, "conta
 // Containerd17 is Containerd2 of the last 1.x series.
 func Containerd17(ctx context.Context) (string, error) { return Build(ctx, "containerd17") }
 
+// Versitygw is the directory of versitygw, an S3 server whose objects are files in a directory.
+func Versitygw(ctx context.Context) (string, error) { return Build(ctx, "versitygw") }
+
 // Images is the directory of control-plane.tar (kube-apiserver, kube-controller-manager,
 // kube-scheduler, etcd, pause), addons.tar (kube-proxy, coredns) and all.tar: docker archives
 // of the images that `kubeadm config images list` names.

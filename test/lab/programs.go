@@ -49,6 +49,10 @@ func corednsProgram() program {
 	return program{"coredns", ".", "coredns", "-X github.com/coredns/coredns/coremain.GitCommit=module"}
 }
 
+func versitygwProgram() program {
+	return program{"versitygw", "github.com/versity/versitygw/cmd/versitygw", "versitygw", "-X main.Version=module"}
+}
+
 func pauseProgram() program { return program{"pause", ".", "pause", ""} }
 
 // programs is an artefact that holds the given programs, and links of other names to the first.

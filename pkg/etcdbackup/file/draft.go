@@ -91,13 +91,6 @@ func (d *draft) commit(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	_, err := d.dir.Lstat(name)
-	if err == nil {
-		return fs.ErrExist
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	if err := d.file.Sync(); err != nil {
 		return err
 	}
@@ -112,7 +105,7 @@ func (d *draft) commit(name string) error {
 	if !os.SameFile(ours, there) { // in a directory that others can write
 		return errors.New("something else lies in the place of the draft")
 	}
-	if err := d.dir.Rename(d.name, name); err != nil {
+	if err := host.RenameNew(d.dir, d.name, name); err != nil {
 		return err
 	}
 	d.done = true

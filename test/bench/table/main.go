@@ -24,10 +24,15 @@ import (
 
 // what is the figure, and who the peer.
 var what = map[string][2]string{
-	"SnapshotSave":   {"`snapshot save` of 200 MB, verified", "`etcdctl snapshot save`, which does not verify"},
-	"CertsList":      {"`certs list`", "`kubeadm certs check-expiration`"},
-	"ApplyConverged": {"CPU (user and system) of an `apply` that has nothing to do", "a shell script that looks at the same files"},
-	"PlanFresh":      {"`plan` on a fresh machine, by the clock", "the same script"},
+	"SnapshotSave/plain":      {"`snapshot save`, verified, neither compressed nor encrypted; target 0.8", "`etcdctl snapshot save`, which does not verify"},
+	"SnapshotSave/zstd":       {"`snapshot save`, verified and compressed", "the same"},
+	"SnapshotSave/zstd+age":   {"`snapshot save`, verified, compressed and encrypted; target 1.0", "the same"},
+	"SnapshotVerify":          {"`snapshot verify` of a file", "`etcdutl snapshot status`"},
+	"PutsWhileSaving/idle":    {"99th percentile of puts while a scheduled save runs; target 1.5", "with nothing else"},
+	"PutsWhileSaving/etcdctl": {"the same", "while etcdctl saves"},
+	"CertsList":               {"`certs list`", "`kubeadm certs check-expiration`"},
+	"ApplyConverged":          {"CPU (user and system) of an `apply` that has nothing to do", "a shell script that looks at the same files"},
+	"PlanFresh":               {"`plan` on a fresh machine, by the clock", "the same script"},
 }
 
 func main() {
@@ -112,6 +117,9 @@ func rowOf(line string) (string, bool) {
 		if _, taken := values[unit]; !taken { // of the agent CPU comes before the clock, in that order
 			values[unit] = v
 		}
+	}
+	if _, compared := values["ratio"]; !compared {
+		return "", false // a check, which has no peer
 	}
 	about, known := what[name]
 	if !known {

@@ -13,6 +13,7 @@ cpu: Some Processor
 BenchmarkApplyConverged-2   	       3	         0.01400 nodeagent-cpu-s/op	         0.02000 nodeagent-s/op	         0.0933 of-target	         0.04800 peer-cpu-s/op	         0.2917 ratio
 BenchmarkCertsList-2        	       3	         0.02091 nodeagent-s/op	         0.1695 peer-s/op	         0.1234 ratio
 BenchmarkNew                	       3	         2.000 nodeagent-s/op	         1.000 peer-s/op	         2.000 ratio
+BenchmarkCheck-2             	       3	        20.00 MiB-at-200-MB
 BenchmarkBroken-2 --- FAIL:
 PASS
 `
@@ -28,7 +29,7 @@ PASS
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff("goos: linux\ncpu: Some Processor\nBenchmarkBroken-2 --- FAIL:\nPASS\n", rest.String()); diff != "" {
+	if diff := cmp.Diff("goos: linux\ncpu: Some Processor\nBenchmarkCheck-2             	       3	        20.00 MiB-at-200-MB\nBenchmarkBroken-2 --- FAIL:\nPASS\n", rest.String()); diff != "" {
 		t.Error(diff)
 	}
 	if err := run(strings.NewReader("FAIL\n"), &out, &rest, ""); err == nil {

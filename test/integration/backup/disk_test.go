@@ -144,3 +144,46 @@ func statfs(t *testing.T, dir string) (is unix.Statfs_t) {
 	}
 	return is
 }
+
+// kubespray#6621: backups took half of the root filesystem. A budget that was made smaller holds by hand
+// too, and a dry run says which go for it.
+func TestPruneByHandToABudget(t *testing.T) {
+	etcd := newMember(t, etcd36(t))
+	etcd.fill(t, 80, 100_000) // 8 MB, which nothing compresses
+	n := newNode(t, etcd.address, "retention: {keepLast: 3}")
+	disk := filepath.Join(n.root, "var/lib/nodeagent")
+	if err := os.MkdirAll(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, disk, 0, "size=512m,mode=755")
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 3 {
+		n.does(0, "snapshot", "save")
+	}
+	saved := n.verified()
+	config := filepath.Join(n.root, "etc/nodeagent/config.yaml")
+	data, err := os.ReadFile(config)
+	if err == nil {
+		err = os.WriteFile(config, []byte(strings.Replace(string(data), "maxDiskPercent: 100", "maxDiskPercent: 4", 1)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 4 % of 512 MiB are two of them.
+	if said := n.does(0, "snapshot", "prune", "--dry-run"); strings.Count(said, " kept ") != 2 || !strings.Contains(said, "would be removed  over maxDiskPercent, 20 MiB") {
+		t.Errorf("a dry run says %s", said)
+	}
+	if got := n.verified(); !slices.Equal(got, saved) {
+		t.Errorf("after a dry run there is %q", got)
+	}
+	if said := n.does(0, "snapshot", "prune"); !strings.Contains(said, "removed  over maxDiskPercent, 20 MiB") {
+		t.Errorf("it says %s", said)
+	}
+	if got := n.verified(); !slices.Equal(got, saved[:2]) {
+		t.Errorf("left is %q of %q", got, saved)
+	}
+}

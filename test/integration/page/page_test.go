@@ -99,6 +99,10 @@ func TestPage(t *testing.T) {
 	if got := b.text(".problems li.error"); !regexp.MustCompile(`^error /etc/kubernetes/pki/apiserver\.crt expires in 9 days, \S+\nkubeadm certs renew all$`).MatchString(got) {
 		t.Errorf("the problem is %q", got)
 	}
+	// What is proven of the backups: nothing yet.
+	if got := evaluate[string](b, `document.querySelector('#backups').parentElement.querySelector('tbody th').lastElementChild.innerText`); got != "not proven yet" {
+		t.Errorf("of the newest backup it says %q", got)
+	}
 	// The bar of the certificate that ends in nine days ends just right of the line of now; that of
 	// an authority leaves the picture.
 	const ends = `[...document.querySelectorAll('.timeline tbody tr')].filter(r => r.innerText.startsWith('/etc/kubernetes/pki/%s')).map(r =>
@@ -130,6 +134,10 @@ func TestPage(t *testing.T) {
 	}
 	if wide := evaluate[float64](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); wide > 0 {
 		t.Errorf("the page is %v pixels too wide", wide)
+	}
+
+	if wide := evaluate[[]string](b, `[...document.querySelectorAll('section')].filter(s => [...s.querySelectorAll('table')].some(t => t.getBoundingClientRect().right > s.getBoundingClientRect().right)).map(s => s.innerText.split('\n')[0])`); len(wide) > 0 {
+		t.Errorf("the tables of %q leave their sections", wide)
 	}
 
 	// The policy holds: neither a script nor a picture from elsewhere is let in.
