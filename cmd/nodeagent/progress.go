@@ -89,7 +89,7 @@ func (p *progress) observe(e step.Event) {
 	if e.Stage == step.Checking {
 		p.began = time.Now()
 	}
-	p.doing = head + ": " + string(e.Stage)
+	p.doing = head + ": " + string(e.Stage) + besides(e)
 	if e.Stage == step.Awaiting {
 		p.awaiting(head, e.Result.Why())
 		return

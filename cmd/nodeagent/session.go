@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,7 +198,7 @@ func (s *session) observeStep(e step.Event) {
 		return
 	}
 	if e.Stage != step.Done {
-		s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: %s", e.Index, e.Total, e.Step, e.Stage)))
+		s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: %s", e.Index, e.Total, e.Step, e.Stage) + besides(e)))
 		return
 	}
 	s.recordStep(e.Result, s.watch)
@@ -220,6 +221,14 @@ func (s *session) observeStep(e step.Event) {
 	}
 }
 
+// besides is what goes on beside a step, as the end of a line that tells of the step.
+func besides(e step.Event) string {
+	if len(e.Beside) == 0 {
+		return ""
+	}
+	return "; beside it: " + strings.Join(e.Beside, ", ")
+}
+
 // logWait is the least time between two lines of the log that tell why a step waits.
 const logWait = 30 * time.Second
 
@@ -227,7 +236,7 @@ const logWait = 30 * time.Second
 // else than before, and not too often.
 func (s *session) observeWait(e step.Event) {
 	why := e.Result.Why()
-	s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: waiting: %s", e.Index, e.Total, e.Step, why)))
+	s.tell(s.notify.Status(fmt.Sprintf("step %d/%d %s: waiting: %s", e.Index, e.Total, e.Step, why) + besides(e)))
 	if now := time.Now(); why != s.waits && now.Sub(s.waitsAt) >= logWait {
 		s.waits, s.waitsAt = why, now
 		s.log.Info("waiting", "step", e.Step, "for", why)

@@ -32,8 +32,8 @@ type ContainerdDeps struct {
 	Config ContainerdConfig
 	// NoProxy are the cluster's own names and addresses, which go through no proxy.
 	NoProxy func(context.Context) ([]string, error)
-	// Managed says that the step "packages" installs containerd.
-	Managed bool
+	// Installer is the name of the step that installs containerd, "" where none does.
+	Installer string
 }
 
 type containerd struct{ ContainerdDeps }
@@ -99,15 +99,15 @@ func disruptive(changes []step.Change) bool {
 	return false
 }
 
-func (c containerd) installed() error { return installedContainerd(c.Host, c.Managed) }
+func (c containerd) installed() error { return installedContainerd(c.Host, c.Installer) }
 
 // installedContainerd is nil where there is a containerd, and Blocked where there will be one.
-func installedContainerd(h *host.Host, managed bool) error {
+func installedContainerd(h *host.Host, installer string) error {
 	_, err := Program(h, "containerd")
 	if h.Offline { // the package says which one it is
 		return nil
 	}
-	if err = needPackages(managed, err); errors.Is(err, fs.ErrNotExist) && !managed {
+	if err = needStep(installer, err); errors.Is(err, fs.ErrNotExist) && installer == "" {
 		return fmt.Errorf("%w; install containerd", err)
 	}
 	return err

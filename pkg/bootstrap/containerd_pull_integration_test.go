@@ -261,7 +261,7 @@ func TestRealContainersKeepRunning(t *testing.T) {
 	if err := os.WriteFile("/srv/pause.tar", []byte(archive), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	applied(t, ctx, Images(deps.Host, []string{"/srv/pause.tar"}, false))
+	applied(t, ctx, Images(deps.Host, []string{"/srv/pause.tar"}, ""))
 	ctr := func(args ...string) string {
 		t.Helper()
 		out, err := deps.Host.Run(ctx, "/usr/bin/ctr", append([]string{"-n", "k8s.io"}, args...)...)
@@ -295,7 +295,7 @@ func TestRealImages(t *testing.T) {
 	if err := os.WriteFile(path, []byte(archive), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := Images(deps.Host, []string{path}, false)
+	s := Images(deps.Host, []string{path}, "")
 	if got := applied(t, ctx, s); len(got) != 1 || got[0].Subject != "image docker.io/library/nodeagent-test:1" {
 		t.Errorf("got %v", got)
 	}

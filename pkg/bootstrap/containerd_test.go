@@ -574,9 +574,9 @@ func TestContainerdNotInstalled(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "install containerd") {
 		t.Errorf("got %v", err)
 	}
-	d.Managed = true
+	d.Installer = PackagesStep
 	d.Config.Mirrors = testMirrors
-	for _, s := range []step.Step{Containerd(d), Registries(d), CNIPlugins(d.Host, true), Images(d.Host, []string{"/a.tar"}, true)} {
+	for _, s := range []step.Step{Containerd(d), Registries(d), CNIPlugins(d.Host, true), Images(d.Host, []string{"/a.tar"}, PackagesStep)} {
 		_, err := s.Check(t.Context())
 		if blocked := (step.Blocked{}); !errors.As(err, &blocked) || blocked.On != PackagesStep {
 			t.Errorf("%s, managed: %v", s.Name, err)

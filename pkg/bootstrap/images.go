@@ -14,6 +14,9 @@ import (
 )
 
 const (
+	// ImagesStep is the name of the step that imports what is in images.archives.
+	ImagesStep = "images"
+
 	containerdSocket = "/run/containerd/containerd.sock"
 	// importTimeout is for one archive: unpacking a large one takes minutes on a slow disk.
 	importTimeout = 15 * time.Minute
@@ -47,16 +50,18 @@ func (c ImagesConfig) Validate() error {
 type images struct {
 	host     *host.Host
 	archives []string
-	managed  bool
+	// installer is the name of the step that installs containerd, "" where none does.
+	installer string
+	ahead     *ahead
 }
 
 // Images makes the step "images": each image that an archive names is known to containerd,
 // where the kubelet looks for it. Only names are compared: an archive that was replaced by one
 // with other images under the same names is not imported again.
-// managed says that the step "packages" installs containerd.
-func Images(h *host.Host, archives []string, managed bool) step.Step {
-	i := images{host: h, archives: archives, managed: managed}
-	return step.Step{Name: "images", Check: i.check, Apply: i.apply}
+// installer is the name of the step that installs containerd, "" where none does.
+func Images(h *host.Host, archives []string, installer string) step.Step {
+	i := images{host: h, archives: archives, installer: installer, ahead: newAhead()}
+	return step.Step{Name: ImagesStep, Check: i.check, Apply: i.apply}
 }
 
 func (i images) check(ctx context.Context) ([]step.Change, error) {
@@ -70,14 +75,31 @@ func (i images) check(ctx context.Context) ([]step.Change, error) {
 			changes = append(changes, step.Change{Subject: "image " + image, Have: "absent", Want: "imported from " + m.archive})
 		}
 	}
+	// Looked at last: ctr names an image before it has unpacked it, so that nothing may be missing
+	// while an import goes on, but then it had begun before this.
+	if have := i.ahead.unjoined(); have != "" {
+		changes = append(changes, step.Change{Subject: "import that " + ImagesBeginStep + " began", Have: have, Want: "ended well"})
+	}
 	return changes, nil
 }
 
 func (i images) apply(ctx context.Context) error {
+	if err := i.ahead.acquire(ctx); err != nil {
+		return err
+	}
+	defer i.ahead.release()
+	if err := i.ahead.take(); err != nil {
+		return err
+	}
 	missing, err := i.missing(ctx)
 	if err != nil {
 		return err
 	}
+	return i.bring(ctx, missing)
+}
+
+// bring imports the archives that images are missing of.
+func (i images) bring(ctx context.Context, missing []missingImages) error {
 	if len(missing) == 0 {
 		return nil
 	}
@@ -125,7 +147,7 @@ func (i images) missing(ctx context.Context) ([]missingImages, error) {
 	if i.host.Offline {
 		return nil, step.Blocked{On: step.Boot}
 	}
-	if err := installedContainerd(i.host, i.managed); err != nil {
+	if err := installedContainerd(i.host, i.installer); err != nil {
 		return nil, err
 	}
 	var want []missingImages

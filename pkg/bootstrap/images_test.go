@@ -221,7 +221,7 @@ func imagesConverge(t *testing.T, f *fakeCtr) {
 	t.Helper()
 	h := imagesHost(t, f)
 	answering(t, h)
-	s := Images(h, []string{"/a.tar", "/b.tar"}, false)
+	s := Images(h, []string{"/a.tar", "/b.tar"}, "")
 	changes, err := s.Check(t.Context())
 	want := []step.Change{
 		{Subject: "image r.io/a:2", Have: "absent", Want: "imported from /a.tar"},
@@ -238,7 +238,7 @@ func imagesConverge(t *testing.T, f *fakeCtr) {
 
 func TestImagesWithoutArchivesAsksNobody(t *testing.T) {
 	h := &host.Host{Root: t.TempDir()} // to run anything would panic
-	if changes, err := Images(h, nil, false).Check(t.Context()); err != nil || len(changes) > 0 {
+	if changes, err := Images(h, nil, "").Check(t.Context()); err != nil || len(changes) > 0 {
 		t.Error(changes, err)
 	}
 }
@@ -247,22 +247,22 @@ func TestImagesErrors(t *testing.T) {
 	var blocked step.Blocked
 	f := &fakeCtr{err: errors.New("ctr: cannot connect")}
 	h := imagesHost(t, f)
-	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "containerd.sock") {
+	if _, err := Images(h, []string{"/a.tar"}, "").Check(t.Context()); !errors.As(err, &blocked) || blocked.On != "containerd" || !strings.Contains(err.Error(), "containerd.sock") {
 		t.Errorf("containerd does not run: %v", err)
 	}
 	answering(t, h)
-	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); err == nil || errors.As(err, &blocked) {
+	if _, err := Images(h, []string{"/a.tar"}, "").Check(t.Context()); err == nil || errors.As(err, &blocked) {
 		t.Errorf("containerd runs and ctr fails: %v", err)
 	}
-	if _, err := Images(h, []string{"/none.tar"}, false).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: lstat /none.tar") {
+	if _, err := Images(h, []string{"/none.tar"}, "").Check(t.Context()); err == nil || !strings.Contains(err.Error(), "read image archive: lstat /none.tar") {
 		t.Errorf("no such archive: %v", err)
 	}
 	put(t, h, "/theirs.tar", "", 0o646)
-	if _, err := Images(h, []string{"/theirs.tar"}, false).Check(t.Context()); !errors.Is(err, host.ErrUntrusted) {
+	if _, err := Images(h, []string{"/theirs.tar"}, "").Check(t.Context()); !errors.Is(err, host.ErrUntrusted) {
 		t.Errorf("an archive that others can write: %v", err)
 	}
 	h.Offline = true
-	if _, err := Images(h, []string{"/a.tar"}, false).Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {
+	if _, err := Images(h, []string{"/a.tar"}, "").Check(t.Context()); !errors.As(err, &blocked) || blocked.On != step.Boot {
 		t.Errorf("offline: %v", err)
 	}
 }
@@ -274,7 +274,7 @@ func TestImagesCutOff(t *testing.T) {
 	answering(t, h)
 	whole := dockerArchive(t, "r.io/b:1")
 	put(t, h, "/b.tar", whole[:len(whole)-1024], 0o644)
-	results, err := step.Apply(t.Context(), []step.Step{Images(h, []string{"/a.tar", "/b.tar"}, false)}, nil)
+	results, err := step.Apply(t.Context(), []step.Step{Images(h, []string{"/a.tar", "/b.tar"}, "")}, nil)
 	wantError(t, err, "read image archive /b.tar: is cut off", "copy it again")
 	if results[0].Outcome != step.Failed || len(f.imported) > 0 {
 		t.Errorf("%v, imported %v", results, f.imported)

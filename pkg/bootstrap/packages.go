@@ -22,10 +22,26 @@ const packagesNoteText = "# Written by nodeagent before it has dpkg change packa
 var containerdNames = []string{"containerd", "containerd.io"}
 
 type packages struct {
-	host   *host.Host
-	units  Units
-	config PackagesConfig
-	env    []string // of apt
+	host    *host.Host
+	units   Units
+	config  PackagesConfig
+	env     []string // of apt
+	split   *split   // nil where one step installs all
+	runtime bool     // the step is PackagesContainerdStep
+}
+
+// split is what the two steps that install packages share.
+type split struct {
+	read bool // the first has just read every source's lists
+}
+
+// take says, once, that the lists have just been read.
+func (s *split) take() bool {
+	if s == nil || !s.read {
+		return false
+	}
+	s.read = false
+	return true
 }
 
 // Packages makes the step "packages": containerd, kubelet, kubeadm and kubectl are installed,
@@ -40,11 +56,31 @@ func Packages(h *host.Host, units Units, c PackagesConfig, env []string) step.St
 	return step.Step{Name: PackagesStep, Check: p.check, Apply: p.apply}
 }
 
+// SplitPackages makes two steps of Packages, to be applied one after the other: the package that
+// brings containerd, so that there is a containerd while the rest is installed; and the rest, with
+// every hold. The lists that the first has read the second does not read again.
+func SplitPackages(h *host.Host, units Units, c PackagesConfig, env []string) (containerd, rest step.Step) {
+	shared := &split{}
+	first := packages{host: h, units: units, config: c, env: env, split: shared, runtime: true}
+	second := packages{host: h, units: units, config: c, env: env, split: shared}
+	return step.Step{Name: PackagesContainerdStep, Check: first.check, Apply: first.apply},
+		step.Step{Name: PackagesStep, Check: second.check, Apply: second.apply}
+}
+
 // needPackages turns the error of a program that is not there yet into one that waits for the
 // step "packages", where the agent installs packages.
 func needPackages(managed bool, err error) error {
-	if managed && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", step.Blocked{On: PackagesStep}, err)
+	if managed {
+		return needStep(PackagesStep, err)
+	}
+	return err
+}
+
+// needStep turns the error of a program that is not there yet into one that waits for the step
+// which installs it; "" where none does.
+func needStep(installer string, err error) error {
+	if installer != "" && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", step.Blocked{On: installer}, err)
 	}
 	return err
 }
@@ -57,6 +93,9 @@ func (p packages) check(ctx context.Context) ([]step.Change, error) {
 	w, err := p.wants(s)
 	if err != nil {
 		return nil, err
+	}
+	if p.runtime && w.nothing() {
+		return nil, nil // what else there is to say of dpkg, the step "packages" says
 	}
 	if p.host.Offline {
 		if w.nothing() {
@@ -126,6 +165,12 @@ func (w wants) nothing() bool  { return !w.installs() && len(w.hold) == 0 }
 // wants compares what is installed with what is wanted.
 func (p packages) wants(s dpkgState) (wants, error) {
 	var w wants
+	if p.runtime {
+		err := p.wantsContainerd(&w, s)
+		w.changes, w.hold = nil, nil // findings and holds are the step "packages"'s
+		p.describe(&w)
+		return w, err
+	}
 	if p.config.Pinned() {
 		w.patch = p.config.KubernetesVersion
 	}
@@ -256,6 +301,9 @@ func (p packages) describe(w *wants) {
 		}
 	}
 	for _, name := range w.containerd {
+		if p.split != nil && !p.runtime {
+			continue // PackagesContainerdStep has said it
+		}
 		w.changes = append(w.changes, step.Change{Subject: "package " + name, Have: "not installed", Want: "installed"})
 	}
 	for _, name := range w.hold {

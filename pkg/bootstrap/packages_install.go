@@ -83,10 +83,16 @@ func (p packages) misses(ctx context.Context, names []string) (bool, error) {
 }
 
 // update reads every source's lists where all of them are needed and can be had, and else the
-// repository's where it is needed.
+// repository's where it is needed. What PackagesContainerdStep has just read is not read again.
 func (p packages) update(ctx context.Context, w wants, all bool) (bool, error) {
+	if len(w.kubernetes) > 0 && p.split.take() {
+		return false, nil
+	}
 	if all {
 		adopted, err := p.run(ctx, updateTimeout, aptGet("update")...)
+		if p.runtime && !adopted && err == nil {
+			p.split.read = true
+		}
 		var failed *aptError
 		if adopted || !errors.As(err, &failed) || len(w.kubernetes) > 0 && failed.names(p.config.repositoryURL()) {
 			return adopted, err

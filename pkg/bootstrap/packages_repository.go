@@ -16,6 +16,9 @@ import (
 const (
 	RepositoryStep = "packages/repository"
 	PackagesStep   = "packages"
+	// PackagesContainerdStep is the name of the step before it that brings containerd alone, where
+	// there is something for a containerd to do meanwhile.
+	PackagesContainerdStep = "packages/containerd"
 )
 
 const (

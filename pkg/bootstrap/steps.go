@@ -80,29 +80,8 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 	if c.Role == Etcd {
 		return append(steps, NotInThisVersion(d.Host, c.Role)), nil
 	}
-	if c.Packages.Manage {
-		steps = append(steps,
-			Repository(d.Host, c.Packages, keyFetcher(d.Host)),
-			Packages(d.Host, d.Systemd, c.Packages, proxyEnv(d.Env)),
-		)
-	}
-	runtime := ContainerdDeps{
-		Host: d.Host, Units: d.Systemd, Pause: pause, Config: c.Containerd, Managed: c.Packages.Manage,
-		NoProxy: func(ctx context.Context) ([]string, error) { return c.noProxy(ctx, d.Host.Offline) },
-	}
-	steps = append(steps,
-		CNIPlugins(d.Host, c.Packages.Manage),
-		Containerd(runtime),
-	)
-	if minorNumber(c.Packages.Minor()) >= runtimeConfigMinor {
-		steps = append(steps, RuntimeConfig(d.Host, c.Preflight.Ignore))
-	}
-	steps = append(steps,
-		Registries(runtime),
-		Crictl(d.Host),
-		Images(d.Host, c.Images.Archives, c.Packages.Manage),
-		Kubelet(d.Host, d.Systemd, c.Packages.Manage),
-	)
+	steps = append(steps, c.runtime(d, pause)...)
+	steps = append(steps, Kubelet(d.Host, d.Systemd, c.Packages.Manage))
 	if c.Role == Worker {
 		return append(append(steps, c.nodeFiles(d)...), NotInThisVersion(d.Host, c.Role)), nil
 	}
@@ -141,6 +120,41 @@ func Steps(c Config, d Deps) ([]step.Step, error) {
 		steps = append(steps, AddonsReady(d.Host, c.Addons, c.Timeouts.AddonsReady, connect))
 	}
 	return steps, nil
+}
+
+// runtime are the steps from the packages to the images. Where there are archives of images and
+// packages to install, the two go on side by side: containerd comes first, alone, since a second
+// run of apt takes less than the import.
+func (c Config) runtime(d Deps, pause string) []step.Step {
+	deps := ContainerdDeps{
+		Host: d.Host, Units: d.Systemd, Pause: pause, Config: c.Containerd,
+		NoProxy: func(ctx context.Context) ([]string, error) { return c.noProxy(ctx, d.Host.Offline) },
+	}
+	plugins := CNIPlugins(d.Host, c.Packages.Manage)
+	if !c.Packages.Manage {
+		steps := append([]step.Step{plugins}, c.containerd(deps)...)
+		return append(steps, Crictl(d.Host), Images(d.Host, c.Images.Archives, ""))
+	}
+	repository := Repository(d.Host, c.Packages, keyFetcher(d.Host))
+	if len(c.Images.Archives) == 0 {
+		deps.Installer = PackagesStep
+		steps := append([]step.Step{repository, Packages(d.Host, d.Systemd, c.Packages, proxyEnv(d.Env)), plugins}, c.containerd(deps)...)
+		return append(steps, Crictl(d.Host), Images(d.Host, nil, PackagesStep))
+	}
+	deps.Installer = PackagesContainerdStep
+	first, rest := SplitPackages(d.Host, d.Systemd, c.Packages, proxyEnv(d.Env))
+	begin, images := ImagesAhead(d.Host, c.Images.Archives, PackagesContainerdStep)
+	steps := append([]step.Step{repository, first}, c.containerd(deps)...)
+	return append(steps, begin, rest, plugins, Crictl(d.Host), images)
+}
+
+// containerd are the steps that need nothing but containerd.
+func (c Config) containerd(d ContainerdDeps) []step.Step {
+	steps := []step.Step{Containerd(d)}
+	if minorNumber(c.Packages.Minor()) >= runtimeConfigMinor {
+		steps = append(steps, RuntimeConfig(d.Host, c.Preflight.Ignore))
+	}
+	return append(steps, Registries(d))
 }
 
 // nodeFiles is the step "node/files", unless it is switched off. It comes after whatever writes

@@ -28,6 +28,11 @@ func TestStepsOrder(t *testing.T) {
 		"worker":        {Config{Role: Worker}, node + " kubeadm/join"},
 		"etcd":          {Config{Role: Etcd, Packages: PackagesConfig{Manage: true}}, host1 + " etcd/member"},
 		"packages":      {Config{Role: Worker, Packages: PackagesConfig{Manage: true}}, host1 + " packages/repository packages" + strings.TrimPrefix(node, host1) + " kubeadm/join"},
+		"archives":      {Config{Role: Worker, Images: ImagesConfig{Archives: []string{"/a.tar"}}}, node + " kubeadm/join"},
+		"packages and archives": {
+			Config{Role: Worker, Packages: PackagesConfig{Manage: true}, Images: ImagesConfig{Archives: []string{"/a.tar"}}},
+			host1 + " packages/repository packages/containerd containerd containerd/registries images/begin packages containerd/cni-plugins containerd/crictl images kubelet kubeadm/join",
+		},
 		"hardened": {Config{Role: ControlPlane, Network: NetworkConfig{CNI: "bridge"}, Kubeadm: KubeadmConfig{Hardening: DefaultHardening()}},
 			node + " " + kubeadm + " network/bridge node/files node/ready"},
 		"hardened worker": {Config{Role: Worker, Kubeadm: KubeadmConfig{Hardening: DefaultHardening()}}, node + " node/files kubeadm/join"},

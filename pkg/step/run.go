@@ -30,7 +30,8 @@ type Event struct {
 	Step         string
 	Index, Total int // Index counts from 1
 	Stage        Stage
-	Result       Result // of a Done event; of an Awaiting one the Changes that are waited for
+	Beside       []string // the steps whose work goes on beside this one
+	Result       Result   // of a Done event; of an Awaiting one the Changes that are waited for
 }
 
 // Plan checks every step and applies none. A step that cannot be checked is a Failed result,
@@ -48,15 +49,20 @@ func Plan(ctx context.Context, steps []Step, observe func(Event)) []Result {
 // Apply checks each step, applies it where it differs and checks it again. It stops at the
 // first step that fails, is stopped by a preflight or still differs, and returns the results
 // so far with that step's error, which names the step. Steps blocked on Boot are passed over.
-// observe may be nil.
+// What a step does beside the others has ended when Apply returns. observe may be nil.
 func Apply(ctx context.Context, steps []Step, observe func(Event)) ([]Result, error) {
 	var results []Result
+	besides := &beside{}
+	defer besides.end()
 	for i, s := range steps {
-		r := runner{observe: observe, index: i + 1, total: len(steps), step: s}
+		r := runner{observe: observe, beside: besides, index: i + 1, total: len(steps), step: s}
 		result := r.apply(ctx)
 		results = append(results, result)
 		if result.Err != nil && result.Outcome != Waiting {
 			return results, fmt.Errorf("%s: %w", s.Name, result.Err)
+		}
+		if s.Beside != nil && result.Err == nil {
+			besides.begin(ctx, s)
 		}
 	}
 	return results, nil
@@ -64,13 +70,14 @@ func Apply(ctx context.Context, steps []Step, observe func(Event)) ([]Result, er
 
 type runner struct {
 	observe      func(Event)
+	beside       *beside // nil in a plan
 	index, total int
 	step         Step
 }
 
 func (r runner) tell(stage Stage, result Result) {
 	if r.observe != nil {
-		r.observe(Event{Step: r.step.Name, Index: r.index, Total: r.total, Stage: stage, Result: result})
+		r.observe(Event{Step: r.step.Name, Index: r.index, Total: r.total, Stage: stage, Beside: r.beside.steps(), Result: result})
 	}
 }
 

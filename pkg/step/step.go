@@ -31,6 +31,12 @@ type Step struct {
 	// program starts, a node becomes ready). Check is asked again until it finds nothing, or
 	// for so long; what it finds meanwhile is told, so it says why.
 	Wait time.Duration
+
+	// Beside is slow work that the runner Apply begins once the step itself is as wanted, and does
+	// not wait for: it goes on beside the steps that come after, one of which joins it and tells
+	// what became of it. Its ctx ends when the run ends, and the run ends only after it has. Plan
+	// never begins it.
+	Beside func(context.Context)
 }
 
 // Change is one difference between the host and what is wanted, in words for operators.

@@ -13,6 +13,8 @@ func TestPackages(t *testing.T) {
 	b := buildAll(t)
 	for name, test := range map[string]func(*testing.T, node){
 		"file, newest, the distribution's containerd": fromDirectory,
+		"containerd first, for archives of images":    containerdFirst,
+		"lists are read once for both steps":          listsReadOnce,
 		"https, a patch, key fetched":                 overHTTPS,
 		"a newer patch comes":                         stays,
 		"another repository has other versions":       pinned,
@@ -68,6 +70,34 @@ func fromDirectory(t *testing.T, n node) {
 	n.apply(t)
 	if after := n.Script(t, "sha256sum /var/lib/dpkg/status; wc -c "+log); after != before {
 		t.Errorf("a second apply did something: %s%s", before, after)
+	}
+}
+
+// Where there are images to import, containerd comes in a run of its own, and every list is read once.
+func containerdFirst(t *testing.T, n node) {
+	n.Write(t, configPath, []byte("role: worker\npackages: {"+fromFile(labDir+"/kubernetes")+"}\nimages: {archives: [/srv/images.tar]}\n"), 0o600)
+	n.Script(t, "nodeagent apply --only packages/repository,packages/containerd")
+	n.Script(t, "systemctl is-active containerd; ! test -e /usr/bin/kubelet; test ! -e "+note)
+	out := n.apply(t)
+	n.wantVersion(t, strings.TrimPrefix(lab.KubernetesVersion, "v")+"-1.1")
+	if held := n.Script(t, "apt-mark showhold"); held != "containerd\ncri-tools\nkubeadm\nkubectl\nkubelet\nkubernetes-cni\n" {
+		t.Errorf("held are %q", held)
+	}
+	if strings.Contains(out, "package containerd:") || n.installed(t, "containerd") != 1 || n.installed(t, "kubelet") != 1 {
+		t.Errorf("installed twice, or told twice:\n%s", out)
+	}
+}
+
+// In one run of the agent the lists that were read for containerd do for the rest.
+func listsReadOnce(t *testing.T, n node) {
+	n.Write(t, configPath, []byte("role: worker\npackages: {"+fromFile(labDir+"/kubernetes")+"}\nimages: {archives: [/srv/images.tar]}\n"), 0o600)
+	n.apply(t)
+	if installs := n.Script(t, "grep -c '^Commandline: .* install' /var/log/apt/history.log"); installs != "2\n" {
+		t.Errorf("apt installed %s times", strings.TrimSpace(installs))
+	}
+	// One update and two installs: each reads its lists once, and says so.
+	if reads := n.Script(t, "grep -c '^Reading package lists' "+log); reads != "3\n" {
+		t.Errorf("apt ran %s times:\n%s", strings.TrimSpace(reads), n.Script(t, "cat "+log))
 	}
 }
 
