@@ -189,6 +189,7 @@ func (n *node) store(t *testing.T) *s3.Store {
 	t.Helper()
 	cfg := etcdbackup.DefaultConfig()
 	cfg.Stores = []etcdbackup.StoreConfig{{S3: &n.cfg}}
+	cfg.Recipients = []string{"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"} // a bucket without any is a mistake
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
