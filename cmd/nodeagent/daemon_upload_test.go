@@ -80,7 +80,10 @@ backup:
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "what waits to be uploaded", func() bool { m, _ := newest(share); return !m.Time.Before(waits.Time) })
+	until(t, "what waits to be uploaded", func() bool {
+		m, _ := newest(share)
+		return !m.Time.Before(waits.Time) && strings.Contains(p.output(), "snapshot uploaded") // the log comes after the manifest
+	})
 	p.stop(t)
 	if !strings.Contains(p.output(), "snapshot uploaded") {
 		t.Errorf("the log does not tell of it: %s", p.output())

@@ -83,6 +83,13 @@ func (s *session) announce(jobs []agent.Job) {
 		s.log.Warn("state not read", "err", err)
 	}
 	s.forgetUploads(state, jobs)
+	var stores []string
+	if s.machine.cfg.Role != bootstrap.Worker {
+		for _, store := range s.machine.stores() {
+			stores = append(stores, store.String())
+		}
+	}
+	s.daemon.metrics.Stores(stores...)
 	names := []string{jobCerts, jobDrift, jobNode, jobSnapshot, jobDrill}
 	for _, r := range s.machine.remotes {
 		names = append(names, r.job())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -199,9 +200,10 @@ func (d *drilling) run(ctx context.Context) error {
 	found := false
 	for _, store := range d.stores {
 		catalog, err := d.catalog(ctx, store)
+		mine := d.mine(ctx, store, catalog)
 		if err == nil && d.due {
 			var due bool
-			if due, err = d.isDue(ctx, store); err == nil && !due {
+			if due, err = d.isDue(ctx, store, mine); err == nil && !due {
 				found = true
 				continue
 			}
@@ -213,7 +215,7 @@ func (d *drilling) run(ctx context.Context) error {
 		}
 		object := d.name
 		if d.name == "latest" {
-			newest, _ := catalog.Newest(time.Now())
+			newest, _ := mine.Newest(time.Now())
 			object = newest.Object.Name
 		}
 		if !slices.ContainsFunc(catalog.Backups, func(m etcdbackup.Manifest) bool { return m.Object.Name == object }) {
@@ -258,9 +260,24 @@ func (d *drilling) catalog(ctx context.Context, store etcdbackup.Store) (etcdbac
 	return d.machine.catalog(ctx, store)
 }
 
-// isDue says that a store has no proof, by whichever host, since about half the time between two drills
+// mine is what of a store may be its newest: in a remote one that of this host's cluster, since another's
+// cannot be opened here, and proves nothing of this one.
+func (d *drilling) mine(ctx context.Context, store etcdbackup.Store, catalog etcdbackup.Catalog) etcdbackup.Catalog {
+	if d.machine == nil {
+		return catalog
+	}
+	r := d.machine.remoteOf(store.String())
+	if r == nil {
+		return catalog
+	}
+	of := d.machine.ofCluster(ctx, r, catalog)
+	catalog.Backups = slices.DeleteFunc(slices.Clone(catalog.Backups), func(b etcdbackup.Manifest) bool { return !of(b) })
+	return catalog
+}
+
+// isDue says that what is this host's in a store has no proof, by whichever host, since about half the time between two drills
 // ago: hosts begin within a tenth of it, and the first one's proof does for all.
-func (d *drilling) isDue(ctx context.Context, store etcdbackup.Store) (bool, error) {
+func (d *drilling) isDue(ctx context.Context, store etcdbackup.Store, mine etcdbackup.Catalog) (bool, error) {
 	if d.machine == nil || d.machine.cfg.Backup.Drill.Off() {
 		return true, nil
 	}
@@ -270,6 +287,9 @@ func (d *drilling) isDue(ctx context.Context, store etcdbackup.Store) (bool, err
 	if err != nil {
 		return false, err
 	}
+	maps.DeleteFunc(proofs, func(object string, _ []etcdbackup.Proof) bool {
+		return !slices.ContainsFunc(mine.Backups, func(b etcdbackup.Manifest) bool { return b.Object.Name == object })
+	})
 	now := time.Now()
 	newest, found := etcdbackup.NewestProof(proofs, "", now)
 	if !found {

@@ -103,11 +103,12 @@ func (a *app) prune(ctx context.Context, m *machine, dryRun bool, now time.Time)
 // countedIn says which backups of a store retention is about: in a store on this host its own, in others
 // the cluster's.
 func (m *machine) countedIn(ctx context.Context, store etcdbackup.Store) (func(etcdbackup.Manifest) bool, error) {
-	if m.remoteOf(store.String()) == nil {
+	r := m.remoteOf(store.String())
+	if r == nil {
 		return func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() }, nil
 	}
 	catalog, err := m.catalog(ctx, store)
-	return m.ofCluster(ctx, catalog), err
+	return m.ofCluster(ctx, r, catalog), err
 }
 
 func pruneTable(w io.Writer, list []prunedSnapshot, dryRun bool) error {

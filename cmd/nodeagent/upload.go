@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/etcdbackup"
 	"github.com/nodeagent/nodeagent/pkg/host"
@@ -71,7 +73,7 @@ func (m *machine) look(ctx context.Context, r *remote) (l lookedAt, err error) {
 	if err != nil {
 		return l, err
 	}
-	mine := m.ofCluster(ctx, catalog)
+	mine := m.ofCluster(ctx, r, catalog)
 	now := time.Now()
 	for _, b := range catalog.Backups {
 		if !mine(b) {
@@ -98,19 +100,42 @@ func (m *machine) look(ctx context.Context, r *remote) (l lookedAt, err error) {
 	return l, nil
 }
 
-// ofCluster says which backups of a shared store are of this host's cluster: by what this host has saved
-// last, here or there.
-func (m *machine) ofCluster(ctx context.Context, shared etcdbackup.Catalog) func(etcdbackup.Manifest) bool {
+// ofCluster says which backups of a shared store are of this host's cluster: by what its member says, which
+// may never have saved to the store, as the one that leads; else by what this host has saved last, by the newest
+// that was found in the store before, and in the end by the host's name, which another cluster's may have too.
+func (m *machine) ofCluster(ctx context.Context, r *remote, shared etcdbackup.Catalog) func(etcdbackup.Manifest) bool {
+	if cluster := m.cluster(ctx); cluster.ID != "" {
+		return etcdbackup.SameCluster(etcdbackup.Manifest{Host: m.nodeName(), Cluster: cluster})
+	}
 	for _, store := range m.targets() {
 		catalog, err := etcdbackup.List(ctx, store)
 		if own, there := m.ownNewest(catalog); err == nil && there {
 			return etcdbackup.SameCluster(own)
 		}
 	}
+	if state, err := agent.LoadState(m.host); err == nil && state.Remotes[r.String()].Newest != nil {
+		for _, b := range shared.Backups {
+			if b.Object.Name == state.Remotes[r.String()].Newest.Name {
+				return etcdbackup.SameCluster(b)
+			}
+		}
+	}
 	if own, there := m.ownNewest(shared); there {
 		return etcdbackup.SameCluster(own)
 	}
 	return func(etcdbackup.Manifest) bool { return false }
+}
+
+// cluster is what this host's member says that its cluster is; the zero value where it does not answer.
+func (m *machine) cluster(ctx context.Context) (cluster etcdbackup.Cluster) {
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	_ = withMember(ctx, m.host, m.cfg.Backup.Member(), func(_ *clientv3.Client, source etcdbackup.Source) error {
+		d, err := source.Describe(ctx)
+		cluster = d.Cluster
+		return err
+	})
+	return cluster
 }
 
 // ownNewest is the newest backup that this host has saved; false where there is none.

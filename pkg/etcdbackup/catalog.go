@@ -84,8 +84,12 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 			ignore("is not named like a backup")
 		case proofObject:
 			c.Proofs[name.String()] = append(c.Proofs[name.String()], o.Name)
+			p, err := readProof(ctx, store, o.Name)
+			if ofTheStore(err) { // and what was restored would go as if it never had been
+				return Catalog{}, fmt.Errorf("list %s: read %s: %w", store, o.Name, err)
+			}
 			// One that cannot be read is one of no kind.
-			if p, err := readProof(ctx, store, o.Name); err == nil && p.Proven == ProvenRestored && p.Object.Name == name.String() {
+			if err == nil && p.Proven == ProvenRestored && p.Object.Name == name.String() {
 				c.restored[name.String()] = true
 			}
 		case manifestObject:
@@ -97,8 +101,8 @@ func List(ctx context.Context, store Store) (Catalog, error) {
 			if errors.Is(err, fs.ErrNotExist) { // pruned since it was listed
 				continue
 			}
-			if errors.Is(err, ErrNoAnswer) { // it is nothing that is wrong with the manifest
-				return Catalog{}, fmt.Errorf("list %s: %w", store, err)
+			if ofTheStore(err) { // it is nothing that is wrong with the manifest
+				return Catalog{}, fmt.Errorf("list %s: read %s: %w", store, o.Name, err)
 			}
 			if err != nil {
 				ignore(err.Error())

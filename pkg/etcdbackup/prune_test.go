@@ -1,10 +1,14 @@
 package etcdbackup_test
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,6 +151,43 @@ func TestPruneSparesWhatWasRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantBackups(t, s, times[0], times[2])
+}
+
+// unreachable is a store whose server is gone when an object is read.
+type unreachable struct {
+	etcdbackup.Store
+	object string
+}
+
+func (u unreachable) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	if strings.HasPrefix(name, u.object) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	return u.Store.Open(ctx, name)
+}
+
+// What cannot be read since the store's server is gone for a moment is not taken for what is not there: what
+// was restored would be removed else, since nobody knows.
+func TestPruneWhileTheStoreGoes(t *testing.T) {
+	_, s := newStore(t)
+	times := hourly(t, s, 4)
+	c := list(t, s)
+	for i, p := range map[int]etcdbackup.Proof{
+		1: {Proven: etcdbackup.ProvenObject},
+		2: {Proven: etcdbackup.ProvenRestored, Restored: &etcdbackup.Restored{}},
+	} {
+		p.Object = c.Backups[i].Object
+		if _, err := etcdbackup.Prove(t.Context(), s, p, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proof := list(t, s).Proofs[c.Backups[2].Object.Name][0]
+	for _, gone := range []string{proof, etcdbackup.ManifestName(c.Backups[0].Object.Name)} {
+		if _, err := etcdbackup.Prune(t.Context(), unreachable{s, gone}, pruneRequest(noon, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v", gone, err)
+		}
+	}
+	wantBackups(t, s, times...)
 }
 
 // What a drill has proven stays while nothing newer is proven, and a backup takes its proofs

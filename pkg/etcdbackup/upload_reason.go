@@ -30,6 +30,17 @@ func UploadReasons() []string {
 	}
 }
 
+// ofTheStore says that an object could not be read since its store is gone, or the way there: the same may
+// be read the next time, and says nothing of the object.
+func ofTheStore(err error) bool {
+	var network *net.OpError
+	switch UploadReason(err) {
+	case UploadRefused, UploadTimeout, UploadNoStore:
+		return true
+	}
+	return errors.As(err, &network) || errors.Is(err, syscall.ECONNRESET)
+}
+
 // UploadReason is how an upload ended, by what Upload, or any call of a store, returned.
 func UploadReason(err error) string {
 	var network *net.OpError

@@ -3,7 +3,9 @@
 package metrics
 
 import (
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +74,7 @@ type Metrics struct {
 	certFiles map[[3]string]bool // the path, user and kind of what the last scan found
 	certBad   map[string]bool
 	versions  *Versions         // that are exported
+	stores    map[string]bool   // of which there are series
 	drills    map[string]int    // the results that are counted already, by reason
 	uploaded  map[[2]string]int // likewise, by store and reason
 }
@@ -82,6 +85,7 @@ func New(version, revision string) *Metrics {
 	f := factory{r}
 	m := &Metrics{
 		Registry: r,
+		stores:   map[string]bool{},
 
 		stepClean:    f.vec("step_clean", "1 when the step's last check found nothing to change, else 0.", "step"),
 		stepChanges:  f.vec("step_changes", "Differences that apply is for, found by the step's last check.", "step"),
@@ -280,6 +284,9 @@ type Snapshot struct {
 // Snapshots reports how many verified snapshots a store holds and the newest of them, which
 // is the zero Snapshot when there is none.
 func (m *Metrics) Snapshots(store string, stored int, newest Snapshot) {
+	m.mu.Lock()
+	m.stores[store] = true
+	m.mu.Unlock()
 	m.snapshotsStored.WithLabelValues(store).Set(float64(stored))
 	m.snapshotTime.WithLabelValues(store).Set(seconds(newest.Taken))
 	m.snapshotDue.WithLabelValues(store).Set(seconds(newest.Due))
@@ -300,6 +307,29 @@ func (m *Metrics) SnapshotPolicy(required bool, interval time.Duration, offHost 
 // PlaintextAllowed reports whether a store that is not on this host may get backups that are not
 // encrypted.
 func (m *Metrics) PlaintextAllowed(allowed bool) { m.snapshotPlaintext.Set(number(allowed)) }
+
+// Stores removes the series of all stores but these: one that is no longer configured is nothing to be
+// told of.
+func (m *Metrics) Stores(names ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for store := range m.stores {
+		if slices.Contains(names, store) {
+			continue
+		}
+		delete(m.stores, store)
+		labels := prometheus.Labels{"store": store}
+		u := m.uploads
+		for _, v := range []*prometheus.GaugeVec{
+			m.snapshotsStored, m.snapshotTime, m.snapshotDue, m.snapshotSize, m.snapshotRevision, m.snapshotKeys, m.snapshotEncrypted,
+			m.drillTime, m.drillTook, m.drillRestore, u.attempt, u.success, u.objects, u.bytes, u.since,
+		} {
+			v.DeletePartialMatch(labels)
+		}
+		u.results.DeletePartialMatch(labels)
+		maps.DeleteFunc(m.uploaded, func(of [2]string, _ int) bool { return of[0] == store })
+	}
+}
 
 // Bootstrapped reports whether this host's bootstrap is complete, and when it was completed: the
 // zero time where it is not, or was done by somebody else.

@@ -202,6 +202,26 @@ func TestJobGone(t *testing.T) {
 	}
 }
 
+// A store that is no longer configured must alert nobody; one that comes back counts as it did.
+func TestStores(t *testing.T) {
+	m := New("", "")
+	tell := func(store string) {
+		m.Snapshots(store, 1, Snapshot{Taken: noon, Due: noon})
+		m.Drills(store, Drill{Restored: noon})
+		m.Uploads(store, []string{"uploaded"}, Upload{Waiting: 1, Oldest: noon, Results: map[string]int{"uploaded": 5}})
+	}
+	tell("gone")
+	tell("stays")
+	m.Stores("stays", "new")
+	if page := ours(t, m); strings.Contains(page, `"gone"`) || strings.Count(page, `store="stays"`) != 17 {
+		t.Errorf("after a store is gone:\n%s", page)
+	}
+	tell("gone")
+	if page := ours(t, m); !strings.Contains(page, `results_total{reason="uploaded",store="gone"} 5`) {
+		t.Errorf("after it is back:\n%s", page)
+	}
+}
+
 // A file that was not loaded is told, and does not change when the last one was.
 func TestConfigLoaded(t *testing.T) {
 	m := New("", "")

@@ -31,7 +31,8 @@ func (s *Store) putParts(ctx context.Context, key string, content *io.SectionRea
 	parts := make([]minio.CompletePart, (content.Size()+size-1)/size)
 	if err := inParallel(ctx, len(parts), func(ctx context.Context, i int) error {
 		from := int64(i) * size
-		parts[i], err = s.putPart(ctx, key, id, i+1, io.NewSectionReader(content, from, min(size, content.Size()-from)))
+		part, err := s.putPart(ctx, key, id, i+1, io.NewSectionReader(content, from, min(size, content.Size()-from)))
+		parts[i] = part
 		return err
 	}); err != nil {
 		return err

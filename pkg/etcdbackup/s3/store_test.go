@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,5 +170,42 @@ func TestInParallel(t *testing.T) {
 		return nil
 	}); !errors.Is(err, broken) {
 		t.Error(err)
+	}
+}
+
+// The error of one part is not taken for another's, nor lost since another one succeeds at the same time.
+// By the race detector, and by what the server is told to complete.
+func TestPartThatFails(t *testing.T) {
+	for range 2 {
+		var completed atomic.Bool
+		var arrived sync.WaitGroup
+		arrived.Add(2)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			query := r.URL.Query()
+			switch {
+			case r.Method == http.MethodPut:
+				arrived.Done()
+				arrived.Wait() // both are answered at once
+				if query.Get("partNumber") == "1" {
+					w.WriteHeader(http.StatusForbidden)
+					_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code></Error>")
+					return
+				}
+				w.Header().Set("ETag", `"e"`)
+			case r.Method == http.MethodPost && query.Has("uploads"):
+				_, _ = io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+			case r.Method == http.MethodPost:
+				completed.Store(true)
+				_, _ = io.WriteString(w, `<CompleteMultipartUploadResult><ETag>"e-2"</ETag></CompleteMultipartUploadResult>`)
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}))
+		err := storeAt(t, server, nil).Put(t.Context(), "a", section(wholeSize+1))
+		server.Close()
+		if !errors.Is(err, etcdbackup.ErrDenied) || completed.Load() {
+			t.Errorf("completed: %v, %v", completed.Load(), err)
+		}
 	}
 }
