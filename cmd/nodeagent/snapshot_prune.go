@@ -108,7 +108,17 @@ func (m *machine) countedIn(ctx context.Context, store etcdbackup.Store) (func(e
 		return func(b etcdbackup.Manifest) bool { return b.Host == m.nodeName() }, nil
 	}
 	catalog, err := m.catalog(ctx, store)
-	return m.ofCluster(ctx, r, catalog), err
+	if err != nil {
+		return nil, err
+	}
+	mine := m.surelyOfCluster(ctx, r, catalog)
+	if mine == nil && len(catalog.Backups) > 0 {
+		return nil, fmt.Errorf("prune %s: which of its backups are this cluster's cannot be told while etcd does not answer, and another cluster may have a host of this name; nothing is removed", store)
+	}
+	if mine == nil {
+		mine = func(etcdbackup.Manifest) bool { return false }
+	}
+	return mine, nil
 }
 
 func pruneTable(w io.Writer, list []prunedSnapshot, dryRun bool) error {

@@ -61,9 +61,15 @@ type lookedAt struct {
 	state  agent.RemoteState // its proofs
 }
 
+// surveyTimeout is how long a look at a whole store may take, which nobody waits for: many clusters may
+// keep theirs in it, and there is a request for each backup and proof.
+const surveyTimeout = 15 * time.Minute
+
+var errSurveyedTooLong = fmt.Errorf("%w within %s", etcdbackup.ErrNoAnswer, surveyTimeout)
+
 // look asks a remote store what it holds of this cluster.
 func (m *machine) look(ctx context.Context, r *remote) (l lookedAt, err error) {
-	ctx, cancel := m.ask(ctx, r)
+	ctx, cancel := context.WithTimeoutCause(ctx, surveyTimeout, errSurveyedTooLong)
 	defer cancel()
 	catalog, err := etcdbackup.List(ctx, r)
 	if err != nil {
@@ -104,6 +110,17 @@ func (m *machine) look(ctx context.Context, r *remote) (l lookedAt, err error) {
 // may never have saved to the store, as the one that leads; else by what this host has saved last, by the newest
 // that was found in the store before, and in the end by the host's name, which another cluster's may have too.
 func (m *machine) ofCluster(ctx context.Context, r *remote, shared etcdbackup.Catalog) func(etcdbackup.Manifest) bool {
+	if mine := m.surelyOfCluster(ctx, r, shared); mine != nil {
+		return mine
+	}
+	if own, there := m.ownNewest(shared); there {
+		return etcdbackup.SameCluster(own)
+	}
+	return func(etcdbackup.Manifest) bool { return false }
+}
+
+// surelyOfCluster is ofCluster where that can be told without trusting the host's name, and else nil.
+func (m *machine) surelyOfCluster(ctx context.Context, r *remote, shared etcdbackup.Catalog) func(etcdbackup.Manifest) bool {
 	if cluster := m.cluster(ctx); cluster.ID != "" {
 		return etcdbackup.SameCluster(etcdbackup.Manifest{Host: m.nodeName(), Cluster: cluster})
 	}
@@ -120,10 +137,7 @@ func (m *machine) ofCluster(ctx context.Context, r *remote, shared etcdbackup.Ca
 			}
 		}
 	}
-	if own, there := m.ownNewest(shared); there {
-		return etcdbackup.SameCluster(own)
-	}
-	return func(etcdbackup.Manifest) bool { return false }
+	return nil
 }
 
 // cluster is what this host's member says that its cluster is; the zero value where it does not answer.
