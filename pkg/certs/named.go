@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/nodeagent/nodeagent/pkg/kube"
 )
 
 const (
@@ -14,84 +16,21 @@ const (
 	kubeletConfig = "/var/lib/kubelet/config.yaml"
 )
 
-// staticPod is as much of a static pod's manifest as says which files it is given.
-type staticPod struct {
-	Spec struct {
-		Containers []struct {
-			Command      []string `json:"command"`
-			Args         []string `json:"args"`
-			VolumeMounts []struct {
-				Name      string `json:"name"`
-				MountPath string `json:"mountPath"`
-				SubPath   string `json:"subPath"`
-			} `json:"volumeMounts"`
-		} `json:"containers"`
-		Volumes []struct {
-			Name     string `json:"name"`
-			HostPath *struct {
-				Path string `json:"path"`
-			} `json:"hostPath"`
-		} `json:"volumes"`
-	} `json:"spec"`
-}
-
 // namedByPod are the files of the host, certificates and kubeconfigs, that the flags of a static
 // pod's containers name. A manifest that cannot be read names none: whoever lists static pods
 // tells of it.
 func namedByPod(data []byte) []string {
-	var pod staticPod
-	if yaml.Unmarshal(data, &pod) != nil {
+	flags, err := kube.FileFlags(data)
+	if err != nil {
 		return nil
 	}
-	volumes := map[string]string{}
-	for _, v := range pod.Spec.Volumes {
-		if v.HostPath != nil {
-			volumes[v.Name] = v.HostPath.Path
-		}
-	}
 	var out []string
-	for _, c := range pod.Spec.Containers {
-		mounts := map[string]string{} // mount path → the host's
-		for _, m := range c.VolumeMounts {
-			mounts[path.Clean(m.MountPath)] = ""
-			if on := volumes[m.Name]; on != "" {
-				mounts[path.Clean(m.MountPath)] = path.Join(on, m.SubPath)
-			}
-		}
-		args := append(append([]string(nil), c.Command...), c.Args...)
-		for i, arg := range args {
-			name, value, ok := strings.Cut(arg, "=")
-			if !ok && i+1 < len(args) {
-				value = args[i+1]
-			}
-			if strings.HasPrefix(name, "-") && namesCertificates(name, value) {
-				if file := onHost(path.Clean(value), mounts); file != "" {
-					out = append(out, file)
-				}
-			}
+	for _, f := range flags {
+		if f.File != "" && (isCertificateName(f.Value) || strings.HasSuffix(f.Name, "kubeconfig")) {
+			out = append(out, f.File)
 		}
 	}
 	return out
-}
-
-// namesCertificates says that a flag's value is a file with certificates.
-func namesCertificates(flag, value string) bool {
-	return path.IsAbs(value) && (isCertificateName(value) || strings.HasSuffix(flag, "kubeconfig"))
-}
-
-// onHost is the host's file that a container sees as file, "" when it is none of the host's.
-func onHost(file string, mounts map[string]string) string {
-	for at := file; ; at = path.Dir(at) {
-		if on, ok := mounts[at]; ok {
-			if on == "" {
-				return ""
-			}
-			return path.Join("/", on, strings.TrimPrefix(file, at))
-		}
-		if at == path.Dir(at) {
-			return ""
-		}
-	}
 }
 
 // namedByKubelet are the certificates that the kubelet's configuration names.
