@@ -271,6 +271,6 @@ func (m *machine) addSnapshots(ctx context.Context, s *agent.Status, f *findings
 func snapshotRow(store etcdbackup.Store, b etcdbackup.Manifest) agent.SnapshotStatus {
 	return agent.SnapshotStatus{
 		Name: b.Object.Name, Store: store.String(), Taken: b.Time, Size: b.Snapshot.Size, Revision: b.Snapshot.Revision,
-		Encrypted: len(b.Recipients) > 0,
+		SHA256: b.Object.SHA256, Encrypted: len(b.Recipients) > 0,
 	}
 }

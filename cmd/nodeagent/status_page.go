@@ -200,7 +200,7 @@ func (p *statusPage) backups(s agent.Status) {
 				n++
 			}
 		}
-		p.row(label, fmt.Sprintf("%d in %s, the newest verified %s: %s", n, b.Store, agent.Ago(b.Taken, s.Now), b.Name))
+		p.row(label, fmt.Sprintf("%d in %s, the newest verified %s: %s", n, b.Store, agent.Ago(b.Taken, s.Now), withHash(b)))
 		label = ""
 		p.row("", s.ProvenIn(b.Store))
 	}

@@ -91,7 +91,7 @@ func remoteLines(r agent.RemoteStatus, now time.Time) []string {
 		if r.Proven != nil {
 			of.Snapshots = append(of.Snapshots, *r.Proven)
 		}
-		lines = append(lines, fmt.Sprintf("%d in %s, the newest verified %s: %s; asked %s", r.Stored, r.Store, agent.Ago(r.Newest.Taken, now), r.Newest.Name, agent.Ago(r.Asked, now)),
+		lines = append(lines, fmt.Sprintf("%d in %s, the newest verified %s: %s; asked %s", r.Stored, r.Store, agent.Ago(r.Newest.Taken, now), withHash(*r.Newest), agent.Ago(r.Asked, now)),
 			of.ProvenIn(r.Store))
 	}
 	if r.Waiting > 0 {
@@ -102,6 +102,17 @@ func remoteLines(r agent.RemoteStatus, now time.Time) []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// shownHash is how much of a hash tells two files apart at a glance; -o json has all of it.
+const shownHash = 12
+
+// withHash is a snapshot's name and the beginning of the sha256 of its file.
+func withHash(b agent.SnapshotStatus) string {
+	if len(b.SHA256) < shownHash { // remembered by an agent that did not know it
+		return b.Name
+	}
+	return b.Name + " (sha256 " + b.SHA256[:shownHash] + "…)"
 }
 
 func kindOf(store string) string {

@@ -234,7 +234,8 @@ type SnapshotStatus struct {
 	Name     string    `json:"name"`      // the name of the file
 	Store    string    `json:"store"`     // the store it lies in
 	Taken    time.Time `json:"taken"`     // when it was taken and verified: one that could not be verified is not kept
-	Size     int64     `json:"sizeBytes"` // how large the file is
+	Size     int64     `json:"sizeBytes"` // how large the database in it is
+	SHA256   string    `json:"sha256"`    // of the file as it is stored, in hexadecimal
 	Revision int64     `json:"revision"`  // the revision of etcd in it
 
 	Encrypted bool `json:"encrypted"` // only who has an identity reads it

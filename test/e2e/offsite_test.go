@@ -64,6 +64,9 @@ func goesOffHost(ctx context.Context, t *testing.T, v *vm.VM) {
 			t.Errorf("status does not say %q:\n%s", want, status)
 		}
 	}
+	v.Eventually(ctx, t, 2*time.Minute, `
+		newest=$( (nodeagent status -o json || :) | jq -c '.remoteStores[0].newest')
+		[ "$(sha256sum </srv/s3/backups/node1/"$(jq -r .name <<<"$newest")" | cut -d' ' -f1)" = "$(jq -r .sha256 <<<"$newest")" ]`)
 	v.MustRun(ctx, t, "bash /root/offsite.sh scrape")
 	v.Eventually(ctx, t, time.Minute, `bash /root/offsite.sh query 'nodeagent_etcd_snapshot_last_success_timestamp_seconds{store=~"s3 .*"} > 0' | grep >/dev/null node1`)
 	if firing := v.MustRun(ctx, t, "bash /root/offsite.sh firing"); strings.Contains(firing, "Snapshot") || strings.Contains(firing, "Upload") {
