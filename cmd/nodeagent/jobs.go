@@ -64,8 +64,9 @@ func (s *session) jobs(ctx context.Context) []agent.Job {
 		jobs = append(jobs, s.drillJob(ctx))
 	}
 	jobs = append(jobs, s.uploadJobs(ctx)...)
+	s.exportSnapshots(ctx)
 	return append(jobs, agent.Job{
-		Name: jobSnapshot, Next: s.machine.nextBackup(), Last: s.exportSnapshots(ctx),
+		Name: jobSnapshot, Next: s.nextSave, Last: s.resume(ctx),
 		Deadline: jobDeadline(jobSnapshot), Run: s.snapshot,
 	})
 }
@@ -157,7 +158,15 @@ func (s *session) snapshot(ctx context.Context) error {
 	if s.machine.cfg.Role == bootstrap.ControlPlane && !s.done.Load() && !s.cluster.Load() {
 		return agent.NothingToDo("kubeadm init has not ended")
 	}
+	began := time.Now()
+	if !s.round.goesOn(began, s.machine.nextBackup()) {
+		s.round = round{}
+	}
 	report, err := s.saveInTurn(ctx)
+	s.round.add(began, report.Stores)
+	if err == nil {
+		s.round.saved = nil
+	}
 	if err != nil && !report.Saved() && !s.done.Load() || errors.Is(err, etcd.ErrNoMember) && !s.machine.savesEtcd() {
 		return agent.NothingToDo(err.Error())
 	}
@@ -175,10 +184,8 @@ func (s *session) snapshot(ctx context.Context) error {
 	return err
 }
 
-// exportSnapshots puts what each store holds into the metrics and returns when the newest
-// snapshot that every store has was taken: the schedule goes on from there after a restart.
-func (s *session) exportSnapshots(ctx context.Context) time.Time {
-	var last earliest
+// exportSnapshots puts what each store holds into the metrics.
+func (s *session) exportSnapshots(ctx context.Context) {
 	next := s.machine.nextBackup()
 	soon := next(time.Now())
 	s.daemon.metrics.SnapshotPolicy(s.machine.savesEtcd(), next(soon).Sub(soon), s.machine.offHost())
@@ -189,31 +196,16 @@ func (s *session) exportSnapshots(ctx context.Context) time.Time {
 			if ctx.Err() == nil { // the daemon's end is no fault of the store's
 				s.log.Error("backups not listed", "err", err)
 			}
-			return time.Time{}
+			return
 		}
 		var newest metrics.Snapshot
 		if b, there := catalog.Newest(time.Now()); there {
 			newest = metrics.Snapshot{Taken: b.Time, Due: s.machine.nextBackup()(b.Time), Size: b.Snapshot.Size, Revision: b.Snapshot.Revision, Keys: int64(b.Snapshot.Keys), Encrypted: len(b.Recipients) > 0}
 		}
 		s.daemon.metrics.Snapshots(store.String(), len(catalog.Backups), newest)
-		last.add(newest.Taken)
 	}
 	for _, r := range s.machine.remotes {
 		s.exportRemote(ctx, r)
-		last.add(s.savedFor(ctx, r))
-	}
-	return last.time
-}
-
-// earliest is the first of the times that were added.
-type earliest struct {
-	time time.Time
-	any  bool
-}
-
-func (e *earliest) add(t time.Time) {
-	if !e.any || t.Before(e.time) {
-		e.time, e.any = t, true
 	}
 }
 

@@ -30,6 +30,7 @@ type session struct {
 	waitsAt time.Time         // that it was
 	drift   map[string]string // what the last look for drift found and left, by what is not as wanted
 
+	round       round     // of scheduled saves; the job's own
 	drillFailed time.Time // when the last drill failed in this session
 
 	node nodeSeen

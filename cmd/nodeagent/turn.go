@@ -15,12 +15,17 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/host"
 )
 
-// saveInTurn makes the scheduled save when it is this member's turn.
+// saveInTurn makes the scheduled save when it is this member's turn, to the stores that have no backup of
+// this round yet.
 func (s *session) saveInTurn(ctx context.Context) (report etcdbackup.Report, err error) {
 	const purpose = "daemon: snapshot"
 	m := s.machine
+	targets := s.round.left(m.targets())
+	if len(targets) == 0 {
+		return report, s.round.err()
+	}
 	err = withMember(ctx, m.host, m.cfg.Backup.Member(), func(client *clientv3.Client, source etcdbackup.Source) (err error) {
-		turn, err := m.takeTurn(ctx, client, purpose)
+		turn, err := m.takeTurn(ctx, client, purpose, targets)
 		if err != nil {
 			return err
 		}
@@ -51,10 +56,10 @@ func (s *session) saveInTurn(ctx context.Context) (report etcdbackup.Report, err
 	if errors.As(err, &notYet) {
 		return report, agent.NothingToDo(err.Error())
 	}
-	return report, err
+	return report, errors.Join(err, s.round.err())
 }
 
-func (m *machine) takeTurn(ctx context.Context, client *clientv3.Client, purpose string) (*etcdbackup.Turn, error) {
+func (m *machine) takeTurn(ctx context.Context, client *clientv3.Client, purpose string, targets []etcdbackup.Local) (*etcdbackup.Turn, error) {
 	now := time.Now()
 	slot, err := m.cfg.Backup.SlotOf(now)
 	if err != nil {
@@ -64,14 +69,19 @@ func (m *machine) takeTurn(ctx context.Context, client *clientv3.Client, purpose
 	if err != nil {
 		return nil, err
 	}
+	var own []etcdbackup.Local
 	var shared []etcdbackup.Shared
-	for _, r := range m.remotes {
-		shared = append(shared, etcdbackup.Shared{Local: r.spool, ID: r.id})
+	for _, store := range targets {
+		if r := m.remoteOf(store.String()); r != nil {
+			shared = append(shared, etcdbackup.Shared{Local: store, ID: r.id})
+		} else {
+			own = append(own, store)
+		}
 	}
 	return etcdbackup.TakeTurn(ctx, etcdbackup.TurnRequest{
 		Client: client, Standing: standing, Now: now, Slot: slot,
 		Holder: fmt.Sprintf("%s: %s (pid %d)", m.nodeName(), purpose, os.Getpid()), Waiting: m.waiting,
-		Own: m.locals(), Shared: shared,
+		Own: own, Shared: shared,
 	})
 }
 

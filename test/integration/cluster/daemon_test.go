@@ -22,7 +22,7 @@ func daemons(t *testing.T, c *cluster) {
 	var running []*exec.Cmd
 	var logs [members + 1]bytes.Buffer
 	for i := 1; i <= members; i++ {
-		c.configure(t, i)
+		c.configure(t, i, c.daemonRoot(i), "interval: 1s, retention: {keepLast: 1000}")
 		cmd := inside(i, os.Getenv(programEnv), "--root", c.daemonRoot(i), "run")
 		cmd.Stderr = &logs[i]
 		if err := cmd.Start(); err != nil {
@@ -68,15 +68,15 @@ func daemons(t *testing.T, c *cluster) {
 
 func (c *cluster) daemonRoot(i int) string { return c.path("daemon-" + name(i)) }
 
-func (c *cluster) configure(t *testing.T, i int) {
+// configure makes a daemon's machine, with a policy of its backups.
+func (c *cluster) configure(t *testing.T, i int, root, policy string) {
 	t.Helper()
-	root := c.daemonRoot(i)
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	h := host.New(root)
-	config := fmt.Sprintf("role: etcd\nmetrics: {listen: \"127.0.0.1:0\"}\nbackup: {endpoints: [%q], caFile: /pki/ca.crt, certFile: /pki/client.crt, keyFile: /pki/client.key, "+
-		"interval: 1s, maxDiskPercent: 100, retention: {keepLast: 1000}}\n", endpoint(i))
+	config := fmt.Sprintf("role: etcd\nmetrics: {listen: \"%s:9400\"}\nbackup: {endpoints: [%q], caFile: /pki/ca.crt, certFile: /pki/client.crt, keyFile: /pki/client.key, "+
+		"maxDiskPercent: 100, %s}\n", address(i), endpoint(i), policy)
 	files := map[string]string{"/etc/hostname": name(i) + "\n", "/etc/machine-id": strings.Repeat(fmt.Sprint(i), 32) + "\n", "/etc/nodeagent/config.yaml": config}
 	for _, file := range []string{"ca.crt", "client.crt", "client.key"} {
 		data, err := os.ReadFile(c.path(file))

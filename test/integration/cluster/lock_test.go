@@ -28,6 +28,7 @@ func TestCluster(t *testing.T) {
 		{"three agents, slot after slot", slots},
 		{"two agents and a save by hand", byHand},
 		{"daemons", daemons},
+		{"daemons share stores", sharing},
 		{"a member is cut off", cutOff},
 		{"the quorum is lost, and back", quorumLost},
 	} {

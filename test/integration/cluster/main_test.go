@@ -27,6 +27,8 @@ const (
 	etcdEnv = "NODEAGENT_TEST_ETCD"
 	// programEnv is the built program, for the same.
 	programEnv = "NODEAGENT_TEST_PROGRAM"
+	// s3Env is the lab's S3 server, for the same.
+	s3Env = "NODEAGENT_TEST_S3"
 	// agentEnv makes the test binary an agent.
 	agentEnv = "NODEAGENT_TEST_AGENT"
 	// buildTimeout is long enough for a cold build of etcd.
@@ -67,6 +69,10 @@ func reexec() (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	s3, err := lab.Versitygw(ctx)
+	if err != nil {
+		return 0, err
+	}
 	dir, err := os.MkdirTemp("", "nodeagent-cluster-")
 	if err != nil {
 		return 0, err
@@ -80,7 +86,7 @@ func reexec() (code int, err error) {
 	}
 	runtime.LockOSThread() // the child dies with the thread that started it
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), etcdEnv+"="+etcd, programEnv+"="+program)
+	cmd.Env = append(os.Environ(), etcdEnv+"="+etcd, programEnv+"="+program, s3Env+"="+s3)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
