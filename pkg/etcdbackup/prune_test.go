@@ -3,8 +3,8 @@ package etcdbackup_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -157,11 +157,12 @@ func TestPruneSparesWhatWasRestored(t *testing.T) {
 type unreachable struct {
 	etcdbackup.Store
 	object string
+	why    error
 }
 
 func (u unreachable) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	if strings.HasPrefix(name, u.object) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+		return nil, fmt.Errorf("read %s: %w", name, u.why)
 	}
 	return u.Store.Open(ctx, name)
 }
@@ -183,8 +184,10 @@ func TestPruneWhileTheStoreGoes(t *testing.T) {
 	}
 	proof := list(t, s).Proofs[c.Backups[2].Object.Name][0]
 	for _, gone := range []string{proof, etcdbackup.ManifestName(c.Backups[0].Object.Name)} {
-		if _, err := etcdbackup.Prune(t.Context(), unreachable{s, gone}, pruneRequest(noon, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("%s: %v", gone, err)
+		for _, why := range []error{syscall.ECONNREFUSED, etcdbackup.ErrNoAnswer, etcdbackup.ErrDenied} {
+			if _, err := etcdbackup.Prune(t.Context(), unreachable{s, gone, why}, pruneRequest(noon, 1)); !errors.Is(err, why) {
+				t.Errorf("%s, %v: %v", gone, why, err)
+			}
 		}
 	}
 	wantBackups(t, s, times...)

@@ -38,7 +38,8 @@ func ofTheStore(err error) bool {
 	case UploadRefused, UploadTimeout, UploadNoStore:
 		return true
 	}
-	return errors.As(err, &network) || errors.Is(err, syscall.ECONNRESET)
+	// Keys that have expired in the middle of a listing are refused for the rest of it.
+	return errors.As(err, &network) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, ErrDenied)
 }
 
 // UploadReason is how an upload ended, by what Upload, or any call of a store, returned.

@@ -24,6 +24,8 @@ func kind(err error) error {
 		if errors.Is(err, errStalled) {
 			return etcdbackup.ErrNoAnswer
 		}
+	case "SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError", "RequestTimeout":
+		return etcdbackup.ErrNoAnswer // none to the question, after all the tries
 	case minio.NoSuchBucket:
 		return etcdbackup.ErrNoStore
 	case minio.AccessDenied, "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled", "AccountProblem", "RequestTimeTooSkewed":

@@ -131,6 +131,18 @@ func TestServersWords(t *testing.T) {
 	}
 }
 
+// A server that is busy all along has not answered: nothing is said of the object that was asked for.
+func TestBusyIsNoAnswer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+	}))
+	defer server.Close()
+	if _, err := storeAt(t, server, nil).List(t.Context()); !errors.Is(err, etcdbackup.ErrNoAnswer) || !strings.Contains(err.Error(), "SlowDown") {
+		t.Errorf("%v, want ErrNoAnswer, and the server's own word", err)
+	}
+}
+
 // A key file that is not there is no object that is not there, which nobody would miss.
 func TestNoKeyIsNoMissingObject(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
