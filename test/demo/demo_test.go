@@ -114,7 +114,7 @@ func TestDemo(t *testing.T) {
 }
 
 // recordingIsTrue holds the recording in the README against a run. Numbers, and with them times,
-// are each run's own.
+// and hashes are each run's own.
 func recordingIsTrue(t *testing.T, transcript string) {
 	t.Helper()
 	have := "```console\n" + docblock.Text(t, "README.md", "What you see", "console") + "```\n"
@@ -123,7 +123,7 @@ func recordingIsTrue(t *testing.T, transcript string) {
 		t.Fatal(err)
 	}
 	mask := func(text string) string {
-		for _, m := range [][2]string{{`nodeagent (\(devel\)|v?\d\S*)`, "nodeagent VERSION"}, {`\b(in \d+s|now)\b`, "SOON"}, {`\d+`, "N"}, {` +`, " "}} {
+		for _, m := range [][2]string{{`nodeagent (\(devel\)|v?\d\S*)`, "nodeagent VERSION"}, {`\b(in \d+s|now)\b`, "SOON"}, {`sha256 [0-9a-f]{12}…`, "sha256 HASH"}, {`\d+`, "N"}, {` +`, " "}} {
 			text = regexp.MustCompile(m[0]).ReplaceAllString(text, m[1])
 		}
 		return text
