@@ -70,10 +70,11 @@ func (c *Conn) job(ctx context.Context, verb, unit string, reached func(State) b
 }
 
 func (c *Conn) runJob(ctx context.Context, verb, unit string, reached func(State) bool, put queue) error {
-	bus, err := c.connected(ctx)
+	bus, done, err := c.use(ctx)
 	if err != nil {
 		return err
 	}
+	defer done()                   // the result comes on this connection
 	result := make(chan string, 1) // the library sends under a lock: it must never wait for us
 	if _, err := put(bus, ctx, unit, "replace", result); err != nil {
 		if ctx.Err() != nil {

@@ -24,20 +24,30 @@ const callTimeout = 30 * time.Second
 // connection.
 const pollInterval = time.Second
 
-// Conn is a connection to systemd that is made when it is needed and made anew when it broke:
-// systemd drops it when it re-executes itself (an upgrade of its package does that), and the
-// bus when it restarts. The zero Conn is ready to use; it may be shared between goroutines.
+// idleAfter is how long a connection that nobody uses is kept. Whoever is connected to systemd's own
+// socket is sent every signal of every unit, wanted or not, which on a node that starts containers took
+// each side several times what the questions do.
+const idleAfter = 500 * time.Millisecond
+
+// Conn is a connection to systemd that is made when it is needed, made anew when it broke (systemd
+// drops it when it re-executes itself, as an upgrade of its package does, and the bus when it
+// restarts), and given up when it is not used. The zero Conn is ready to use; it may be shared between
+// goroutines.
 type Conn struct {
-	mu  sync.Mutex
-	bus *dbus.Conn
+	mu    sync.Mutex
+	bus   *dbus.Conn
+	users int         // questions and jobs that are under way
+	idle  *time.Timer // gives the connection up
 }
 
 // Connect returns a Conn that has reached systemd once.
 func Connect(ctx context.Context) (*Conn, error) {
 	c := &Conn{}
-	if _, err := c.connected(ctx); err != nil {
+	_, done, err := c.use(ctx)
+	if err != nil {
 		return nil, err
 	}
+	done()
 	return c, nil
 }
 
@@ -51,9 +61,39 @@ func (c *Conn) Close() {
 	}
 }
 
-func (c *Conn) connected(ctx context.Context) (*dbus.Conn, error) {
+// use is the connection, kept until done is called.
+func (c *Conn) use(ctx context.Context) (bus *dbus.Conn, done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if bus, err = c.connected(ctx); err != nil {
+		return nil, nil, err
+	}
+	c.users++
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	return bus, c.done, nil
+}
+
+func (c *Conn) done() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users--; c.users == 0 {
+		c.idle = time.AfterFunc(idleAfter, c.giveUp)
+	}
+}
+
+func (c *Conn) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users == 0 && c.bus != nil {
+		c.bus.Close()
+		c.bus = nil
+	}
+}
+
+// connected is the connection, made if there is none that works. c is locked.
+func (c *Conn) connected(ctx context.Context) (*dbus.Conn, error) {
 	if c.bus != nil && c.bus.Connected() {
 		return c.bus, nil
 	}
@@ -114,17 +154,19 @@ func (c *Conn) call(ctx context.Context, do func(context.Context, *dbus.Conn) er
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	for again := false; ; again = true {
-		bus, err := c.connected(ctx)
+		bus, done, err := c.use(ctx)
 		if err != nil {
 			return err
 		}
 		err = do(ctx, bus)
+		alive := bus.Connected()
+		done()
 		switch {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case again || bus.Connected():
+		case again || alive:
 			return err
 		}
 	}

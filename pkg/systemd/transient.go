@@ -197,10 +197,11 @@ func (c *Conn) startTransient(ctx context.Context, t Transient) error {
 		fd := godbus.UnixFD(log.Fd())
 		properties = append(properties, property("StandardOutputFileDescriptor", fd), property("StandardErrorFileDescriptor", fd))
 	}
-	bus, err := c.connected(ctx)
+	bus, done, err := c.use(ctx)
 	if err != nil {
 		return err
 	}
+	defer done()
 	// The result of the start job is not waited for: the unit's own state tells it, and more.
 	// A program that cannot be executed is a unit that failed.
 	if _, err := bus.StartTransientUnitContext(ctx, t.Unit, "fail", properties, nil); err != nil {
@@ -277,16 +278,16 @@ func literal(argv []string) []string {
 	return out
 }
 
-// A waiter for a program begins with short pauses, for programs that are, and ends up with lastPoll:
-// a bootstrap waits for some twenty of them, and each wait is half a pause too long.
+// A waiter for a program begins with short pauses, for programs that are, and ends up with lastPoll.
 const (
 	firstPoll = 25 * time.Millisecond
 	lastPoll  = pollInterval / 4
 )
 
-// await waits for the end of a running unit, reads its result and clears it away. It asks
-// again and again, since a signal would be lost with its connection; an error in asking is not
-// one of the unit, and is only returned when ctx is done.
+// await waits for the end of a running unit, reads its result and clears it away. It asks when the
+// unit's main process has ended, and where that cannot be seen again and again, since a signal would be
+// lost with its connection; an error in asking is not one of the unit, and is only returned when ctx is
+// done.
 func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, error) {
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		over, err := c.over(ctx, unit)
@@ -300,6 +301,9 @@ func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, er
 				}
 				return result, c.clear(ctx, unit, state)
 			}
+		}
+		if err == nil && c.watch(ctx, unit) {
+			pause = firstPoll
 		}
 		if ctxErr := sleep(ctx, pause); ctxErr != nil {
 			return Result{Adopted: adopted}, errors.Join(ctxErr, err)
