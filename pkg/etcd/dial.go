@@ -27,7 +27,9 @@ const (
 	dialTimeout = 5 * time.Second
 	// window is the flow control window of streams: gRPC's default of 64 KiB makes a
 	// snapshot take nearly twice as long.
-	window = 1 << 20
+	window = 4 << 20
+	// readBuffer is how much is read of the connection at a time.
+	readBuffer = 256 << 10
 )
 
 // NamesError is a server whose certificate is not valid for the address that it was dialed at.
@@ -168,7 +170,7 @@ func (l Local) connect(ctx context.Context, h *host.Host, endpoint string, confi
 		DialKeepAliveTimeout: 10 * time.Second,
 		Logger:               zap.NewNop(),
 		DialOptions: []grpc.DialOption{
-			grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
+			grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window), grpc.WithReadBufferSize(readBuffer),
 		},
 	})
 	if err != nil {

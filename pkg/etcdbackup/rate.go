@@ -15,7 +15,7 @@ const (
 
 const (
 	// gentleRate is at which etcd's other clients hardly notice a snapshot.
-	gentleRate = 20 << 20
+	gentleRate = 10 << 20
 	// gentleFor bounds how long a save may take for being gentle: as long as it runs, etcd cannot
 	// reuse the pages that it frees, and its file grows.
 	gentleFor = 8 * time.Minute

@@ -21,7 +21,7 @@ func TestRate(t *testing.T) {
 		least, most time.Duration // for the stream, of which the first MiB is free
 	}{
 		"unlimited":      {"unlimited", 1 << 30, 8 << 30, 0, 0},
-		"auto":           {"auto", 1 << 30, 8 << 30, 3 * time.Second, 5 * time.Second},
+		"auto":           {"auto", 1 << 30, 8 << 30, 7 * time.Second, 9 * time.Second},
 		"large":          {"auto", 40 << 30, 0, 0, 2 * time.Second},
 		"near its quota": {"auto", 7 << 30, 8 << 30, 0, 0},
 		"as told":        {"1MiB", 1 << 30, 8 << 30, 75 * time.Second, 85 * time.Second},

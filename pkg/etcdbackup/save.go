@@ -203,12 +203,15 @@ func (s *save) open(ctx context.Context) error {
 // stream receives the snapshot into the drafts and checks its trailer, which finds every damage
 // on the way; m is told what was received and what was stored.
 func (s *save) stream(ctx context.Context, m *Manifest) error {
-	digest := newDigest()
-	object, err := newWrapper(s.targets, s.req.Compress, s.req.Recipients)
-	if err != nil {
-		return err
+	digest, object := newDigest(), &wrapper{Writer: s.targets} // the snapshot itself, hashed as such
+	if s.wrapped() {
+		var err error
+		if object, err = newWrapper(s.targets, s.req.Compress, s.req.Recipients); err != nil {
+			return err
+		}
 	}
 	watched := &watched{Writer: object, ctx: ctx, targets: s.targets}
+	var err error
 	if s.scratch != nil {
 		err = s.receive(ctx, digest, watched, s.scratch)
 	} else {
@@ -225,7 +228,9 @@ func (s *save) stream(ctx context.Context, m *Manifest) error {
 	}
 	sum, err := digest.finish()
 	m.Snapshot.Size, m.Snapshot.SHA256 = digest.size, sum
-	m.Object = object.object("")
+	if m.Object = (StoredObject{Size: digest.size, SHA256: sum}); s.wrapped() {
+		m.Object = object.object("")
+	}
 	return err
 }
 

@@ -115,9 +115,9 @@ func (m member) cluster(ctx context.Context) (Cluster, error) {
 }
 
 func (m member) Snapshot(ctx context.Context) (io.ReadCloser, error) {
-	response, err := m.client.SnapshotWithVersion(ctx)
+	stream, err := snapshot(ctx, m.client)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot stream: %w", err)
 	}
-	return response.Snapshot, nil
+	return stream, nil
 }

@@ -74,7 +74,14 @@ const (
 	putsPerSecond = 400
 	// phase is how long puts are measured with nothing else, and while one save by etcdctl follows the other.
 	phase = 10 * time.Second
+	// putRounds are those whose median counts.
+	putRounds = 3
 )
+
+func median(of []time.Duration) time.Duration {
+	of = slices.Sorted(slices.Values(of))
+	return of[len(of)/2]
+}
 
 // BenchmarkPutsWhileSaving is how slow the slowest percent of puts is, 400 a second to an etcd on the disk
 // that is also saved to: while the daemon saves as scheduled, at rate auto, beside puts with nothing else, and
@@ -93,13 +100,17 @@ func BenchmarkPutsWhileSaving(b *testing.B) {
 	}
 	defer func() { _ = client.Close() }()
 
-	idle := putsDuring(b, client, func() { time.Sleep(phase) })
-	etcdctl := putsDuring(b, client, func() {
-		for began := time.Now(); time.Since(began) < phase; {
-			timed(b, filepath.Join(bin, "etcdctl"), "--endpoints", endpoint, "snapshot", "save", filepath.Join(b.TempDir(), "snapshot.db"))
-		}
-	})
-	ours := putsDuring(b, client, func() { scheduledSave(b, agent, root) })
+	var idles, etcdctls, all []time.Duration
+	for range putRounds { // in turns: what else the machine's disk does meets all of them
+		idles = append(idles, putsDuring(b, client, func() { time.Sleep(phase) }))
+		etcdctls = append(etcdctls, putsDuring(b, client, func() {
+			for began := time.Now(); time.Since(began) < phase; {
+				timed(b, filepath.Join(bin, "etcdctl"), "--endpoints", endpoint, "snapshot", "save", filepath.Join(b.TempDir(), "snapshot.db"))
+			}
+		}))
+		all = append(all, putsDuring(b, client, func() { scheduledSave(b, agent, root) }))
+	}
+	idle, etcdctl, ours := median(idles), median(etcdctls), median(all)
 	for name, peer := range map[string]time.Duration{"idle": idle, "etcdctl": etcdctl} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() { // it was measured above, once
@@ -116,6 +127,9 @@ func BenchmarkPutsWhileSaving(b *testing.B) {
 // scheduledSave has the daemon take its first snapshot, and ends it.
 func scheduledSave(b *testing.B, agent, root string) {
 	writeFile(b, filepath.Join(root, "etc/nodeagent/config.yaml"), "role: control-plane\nmetrics: {listen: \"\"}\nbackup: {rate: auto, maxDiskPercent: 100}\n")
+	if err := os.RemoveAll(filepath.Join(root, "var/lib/nodeagent")); err != nil { // so that a save is due
+		b.Fatal(err)
+	}
 	ctx, stop := context.WithTimeout(b.Context(), 15*time.Minute)
 	defer stop()
 	daemon := exec.CommandContext(ctx, agent, "--root", root, "run")
