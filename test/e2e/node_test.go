@@ -38,6 +38,7 @@ func TestFreshNode(t *testing.T) {
 		{"certificates", 4 * time.Minute, certificatesAgree, false},
 		{"no secret is told", 3 * time.Minute, tellsNoSecret, false},
 		{"metrics", 2 * time.Minute, metricsAreGood, false},
+		{"a drill keeps to its rate", 12 * time.Minute, drillIsBounded, false},
 		{"backups go off the host", 15 * time.Minute, goesOffHost, false},
 		{"apply again changes nothing", 4 * time.Minute, applyAgain, false},
 		{"plan shows a difference", 3 * time.Minute, planShows, false},

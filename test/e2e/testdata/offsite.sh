@@ -66,33 +66,4 @@ firing() {
 		jq -r '.data.alerts[] | select(.state == "firing") | .labels.alertname + " " + (.labels.store // "")'
 }
 
-# noise has the database grow by twenty megabytes that do not compress.
-noise() {
-	head -c 1000000 /dev/urandom >/root/noise
-	for i in $(seq 20); do
-		kubectl create configmap "noise-$i" --from-file=/root/noise >/dev/null
-	done
-}
-
-# most RATE is the most that one drill of the daemon's writes to the disk within two seconds, in bytes, where it
-# is allowed RATE megabytes a second, or, at 0, as many as it can.
-most() {
-	sed -i "s|^  drill: .*|  drill: {identityFile: /etc/nodeagent/identity.txt, diskRate: $1, schedule: '* * * * *'}|" /etc/nodeagent/config.yaml
-	nodeagent config check >/dev/null
-	systemctl reload nodeagent
-	local allowed="" cgroup most=0 from=0 i=0 at=() wrote=()
-	[ "$1" = 0 ] || allowed="/var/lib/nodeagent/drill ${1}000000"
-	until [ "$(systemctl show -P ActiveState nodeagent-drill)" = activating ] &&
-		[[ "$(systemctl show -P IOWriteBandwidthMax nodeagent-drill)" = "$allowed"* ]]; do sleep 0.1; done
-	cgroup=/sys/fs/cgroup$(systemctl show -P ControlGroup nodeagent-drill)
-	while wrote[i]=$(awk '{ for (f = 2; f <= NF; f++) if (sub(/^wbytes=/, "", $f)) sum += $f } END { printf "%d", sum }' "$cgroup/io.stat" 2>/dev/null); do
-		at[i]=$(date +%s%N)
-		while ((at[i] - at[from] > 2000000000)); do from=$((from + 1)); done
-		((wrote[i] - wrote[from] <= most)) || most=$((wrote[i] - wrote[from]))
-		i=$((i + 1))
-		sleep 0.1
-	done
-	echo "$most"
-}
-
 "$@"

@@ -1,0 +1,37 @@
+#!/bin/bash
+# What a drill of the daemon's writes to the disk.
+set -euo pipefail
+backups=/var/lib/nodeagent/backups
+
+# noise has the database grow by ten megabytes that do not compress.
+noise() {
+	head -c 1000000 /dev/urandom >/root/noise
+	for i in $(seq 10); do
+		kubectl create configmap "noise-$i" --from-file=/root/noise >/dev/null
+	done
+}
+
+# most RATE starts the daemon where no backup is proven, and prints the most that its drill writes within two
+# seconds, in bytes, where RATE megabytes a second are allowed.
+most() {
+	systemctl stop nodeagent
+	rm -f $backups/*.proof-*.json
+	sed -i "/^backup:/,/^[a-z]/{/^backup:/d;/^ /d}" /etc/nodeagent/config.yaml
+	printf 'backup:\n  schedule: "0 0 1 1 *"\n  retention: {keepLast: 20}\n  drill: {diskRate: %d}\n' "$1" >>/etc/nodeagent/config.yaml
+	systemctl start nodeagent
+	local group most=0 from=0 i=0 at=() wrote=()
+	until group=$(systemctl show -P ControlGroup nodeagent-drill) && [ -n "$group" ] && [ -e "/sys/fs/cgroup$group/io.stat" ]; do
+		sleep 0.1
+	done
+	while wrote[i]=$(awk '{ for (f = 2; f <= NF; f++) if (sub(/^wbytes=/, "", $f)) sum += $f } END { printf "%d", sum }' "/sys/fs/cgroup$group/io.stat" 2>/dev/null); do
+		at[i]=$(date +%s%N)
+		while ((at[i] - at[from] > 2000000000)); do from=$((from + 1)); done
+		((wrote[i] - wrote[from] <= most)) || most=$((wrote[i] - wrote[from]))
+		i=$((i + 1))
+		sleep 0.1
+	done
+	until ls $backups/*.proof-*.json >/dev/null 2>&1; do sleep 1; done
+	echo "$most"
+}
+
+"$@"
