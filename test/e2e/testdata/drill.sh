@@ -3,15 +3,15 @@
 set -euo pipefail
 backups=/var/lib/nodeagent/backups
 
-# noise has the database grow by ten megabytes that do not compress.
+# noise has the database grow by fifteen megabytes that do not compress.
 noise() {
 	head -c 1000000 /dev/urandom >/root/noise
-	for i in $(seq 10); do
+	for i in $(seq 15); do
 		kubectl create configmap "noise-$i" --from-file=/root/noise >/dev/null
 	done
 }
 
-# most RATE starts the daemon where no backup is proven, and prints the most that its drill writes within two
+# most RATE starts the daemon where no backup is proven, and prints the most that its drill writes within ten
 # seconds, in bytes, where RATE megabytes a second are allowed.
 most() {
 	systemctl stop nodeagent
@@ -25,7 +25,7 @@ most() {
 	done
 	while wrote[i]=$(awk '{ for (f = 2; f <= NF; f++) if (sub(/^wbytes=/, "", $f)) sum += $f } END { printf "%d", sum }' "/sys/fs/cgroup$group/io.stat" 2>/dev/null); do
 		at[i]=$(date +%s%N)
-		while ((at[i] - at[from] > 2000000000)); do from=$((from + 1)); done
+		while ((at[i] - at[from] > 10000000000)); do from=$((from + 1)); done
 		((wrote[i] - wrote[from] <= most)) || most=$((wrote[i] - wrote[from]))
 		i=$((i + 1))
 		sleep 0.1
