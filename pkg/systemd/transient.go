@@ -303,7 +303,11 @@ func (c *Conn) await(ctx context.Context, unit string, adopted bool) (Result, er
 			}
 		}
 		if err == nil && c.watch(ctx, unit) {
-			pause = firstPoll
+			// All who wait see the end at once; whoever reads the result clears it away, which is first
+			// of all for the one who started the program.
+			if pause = firstPoll; adopted {
+				pause = lastPoll
+			}
 		}
 		if ctxErr := sleep(ctx, pause); ctxErr != nil {
 			return Result{Adopted: adopted}, errors.Join(ctxErr, err)
