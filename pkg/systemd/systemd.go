@@ -25,8 +25,8 @@ const callTimeout = 30 * time.Second
 const pollInterval = time.Second
 
 // idleAfter is how long a connection that nobody uses is kept. Whoever is connected to systemd's own
-// socket is sent every signal of every unit, wanted or not, which on a node that starts containers took
-// each side several times what the questions do.
+// socket is sent every signal of every unit, wanted or not: in a bootstrap reading what systemd sent took
+// 45 % of the agent's processor time, and asking 5.
 const idleAfter = 500 * time.Millisecond
 
 // Conn is a connection to systemd that is made when it is needed, made anew when it broke (systemd
