@@ -26,6 +26,7 @@ type machine struct {
 	cfg      config.Config
 	hostname string
 	steps    []step.Step
+	partial  bool // some steps are left out, by --only or --skip
 	// unit asks systemd for the state of a unit.
 	unit func(ctx context.Context, name string) (systemd.State, error)
 	// transient runs a program in a unit of its own.
@@ -47,14 +48,18 @@ func newMachine(h *host.Host, cfg config.Config) (*machine, error) {
 		return nil, err
 	}
 	units := &systemd.Conn{}
-	steps, err := bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
+	m := &machine{
+		host: h, cfg: cfg, hostname: hostname, unit: units.State, transient: units.RunTransient, synced: bootstrap.ClockSynced,
+		patience: lockPatience, waiting: func(string) {},
+	}
+	m.steps, err = bootstrap.Steps(stepsConfig(cfg), bootstrap.Deps{
 		Host: h, Systemd: units, Hostname: hostname, EUID: os.Geteuid(), Env: os.Environ(),
 		Building: func() (bool, error) { return agent.Building(h, bootstrap.MemberFiles) },
+		Whole:    func() bool { return !m.partial },
 	})
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{host: h, cfg: cfg, hostname: hostname, steps: steps, unit: units.State, transient: units.RunTransient, synced: bootstrap.ClockSynced, patience: lockPatience, waiting: func(string) {}}
 	m.remember = func(change func(*agent.State)) {
 		_ = agent.UpdateState(context.Background(), h, change) // whoever wants it told sets another
 	}

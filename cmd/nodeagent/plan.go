@@ -25,6 +25,7 @@ func (f *stepFlags) of(m *machine) ([]step.Step, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	m.partial = !f.all()
 	return steps, nil
 }
 

@@ -81,6 +81,8 @@ type Init struct {
 	// Building says whether this host is the agent's to build: it has begun to and has not
 	// ended, or nothing of a cluster is there.
 	Building func() (bool, error)
+	// Whole says that every step is run, none left out by the operator: see clusterPhases.
+	Whole func() bool
 }
 
 // manifests are the static pods of a control plane, in the order in which kubeadm writes them.

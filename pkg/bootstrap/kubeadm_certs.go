@@ -123,7 +123,7 @@ func (i Init) makeCerts(ctx context.Context, p phase) error {
 
 // stageCerts has kubeadm make what is missing beside a copy of what is there, and proves it.
 func (i Init) stageCerts(ctx context.Context, p phase) error {
-	unit, err := i.Units.State(ctx, p.unit())
+	unit, err := i.Units.State(ctx, p.alone().unit())
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (i Init) stageCerts(ctx context.Context, p phase) error {
 			return err
 		}
 	}
-	if err := i.run(ctx, p, certsConfig); err != nil {
+	if err := i.run(ctx, p.alone(), certsConfig); err != nil {
 		return err
 	}
 	staged := i.pki(stagedPKI)

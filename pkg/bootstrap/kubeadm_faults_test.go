@@ -107,7 +107,7 @@ func TestStageLostItsBytes(t *testing.T) {
 
 // The unit of an agent that was killed meanwhile is adopted: what it works on is left alone.
 func TestPhaseRunning(t *testing.T) {
-	for name, make := range map[string]func(Init) step.Step{"certs": Certificates, "kubeconfig": Kubeconfigs, "addon": AddOn} {
+	for name, make := range map[string]func(Init) step.Step{"certs": Certificates, "kubeconfig": Kubeconfigs, "addon": AddOn, "cluster": AddOn} {
 		l := newLab(t)
 		i := l.init(KubeadmConfig{})
 		if _, err := step.Apply(t.Context(), []step.Step{KubeadmConfigFile(i)}, nil); err != nil {
@@ -172,12 +172,17 @@ func TestPreflightPassed(t *testing.T) {
 
 // What the operator has kubeadm leave out is neither looked for nor made.
 func TestPhasesSkipped(t *testing.T) {
+	const whole = " --skip-phases=preflight,certs,kubeconfig,etcd,control-plane,kubelet-start,wait-control-plane,upload-certs,show-join-command,"
 	for skip, want := range map[string]string{
 		"certs, kubeconfig, addon": "preflight etcd control-plane kubelet-start upload-config mark-control-plane bootstrap-token kubelet-finalize",
 		"addon/kube-proxy":         "preflight certs kubeconfig etcd control-plane kubelet-start upload-config mark-control-plane bootstrap-token kubelet-finalize addon coredns",
 		"addon/coredns":            "preflight certs kubeconfig etcd control-plane kubelet-start upload-config mark-control-plane bootstrap-token kubelet-finalize addon kube-proxy",
+		// kubeadm's own list is not looked at beside the flag.
+		"certs, kubeconfig, mark-control-plane": "preflight etcd control-plane kubelet-start" + whole + "certs,kubeconfig,mark-control-plane",
+		"addon/kube-proxy, bootstrap-token":     "preflight certs kubeconfig etcd control-plane kubelet-start" + whole + "addon/kube-proxy,bootstrap-token",
 	} {
 		l := newLab(t)
+		l.partial = !strings.Contains(want, "--skip")
 		if strings.HasPrefix(skip, "certs") { // the operator brings them
 			if err := errors.Join(l.copyMade("etc/kubernetes/pki", "/etc/kubernetes/pki"), l.copyMade("etc/kubernetes", "/etc/kubernetes")); err != nil {
 				t.Fatal(err)
@@ -191,6 +196,10 @@ func TestPhasesSkipped(t *testing.T) {
 		}
 		var got []string
 		for _, ran := range l.ran {
+			if strings.HasPrefix(ran.Argv[2], "--") {
+				got = append(got, ran.Argv[2])
+				continue
+			}
 			got = append(got, ran.Argv[3])
 			if ran.Argv[3] == "addon" {
 				got = append(got, ran.Argv[4])

@@ -127,7 +127,7 @@ func (i Init) applyKubeconfigs(ctx context.Context, p phase) error {
 }
 
 func (i Init) makeKubeconfigs(ctx context.Context, p phase, missing []string) error {
-	unit, err := i.Units.State(ctx, p.unit())
+	unit, err := i.Units.State(ctx, p.alone().unit())
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (i Init) makeKubeconfigs(ctx context.Context, p phase, missing []string) er
 			return err
 		}
 	}
-	err = i.run(ctx, p, kubeadmFile, "--kubeconfig-dir", stagedKubeconfigs)
+	err = i.run(ctx, p.alone(), kubeadmFile, "--kubeconfig-dir", stagedKubeconfigs)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ type lab struct {
 	commands []string // that were run
 	refuse   string   // the command that fails
 
+	mu     sync.Mutex // of units and gone, which a kubeadm changes that goes on by itself
 	units  map[string]systemd.State
 	asked  []string // of systemd
 	ran    []systemd.Transient
@@ -36,6 +39,7 @@ type lab struct {
 	notReady int             // so many answers of the API are that it is not ready
 	gone     map[string]bool // what the API does not have
 	adopted  bool            // the host is not the agent's to build
+	partial  bool            // the operator leaves steps out
 
 	foreign    bool
 	foreignErr error
@@ -79,7 +83,16 @@ func (l *lab) exec(_ context.Context, c host.Command) ([]byte, error) {
 }
 
 func (l *lab) State(_ context.Context, unit string) (systemd.State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.units[unit], nil
+}
+
+// set sets the state of a unit.
+func (l *lab) set(unit string, s systemd.State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.units[unit] = s
 }
 
 func (l *lab) Enable(_ context.Context, unit string) error {
@@ -98,7 +111,8 @@ func (l *lab) Start(_ context.Context, unit string) error {
 	return nil
 }
 
-// RunTransient prints a token, and leaves what the phase would.
+// RunTransient prints a token, and leaves what the phase would. A whole init runs in a goroutine's
+// stead: it is at its end when it is first waited for.
 func (l *lab) RunTransient(_ context.Context, t systemd.Transient) (systemd.Result, error) {
 	l.ran = append(l.ran, t)
 	delete(l.units, t.Unit)
@@ -108,10 +122,32 @@ func (l *lab) RunTransient(_ context.Context, t systemd.Transient) (systemd.Resu
 	if err := l.runErr[t.Unit]; err != nil {
 		return systemd.Result{}, err
 	}
-	return systemd.Result{Result: "success"}, l.phase(strings.TrimSuffix(strings.TrimPrefix(t.Unit, "nodeagent-kubeadm-"), ".service"), t.Argv)
+	skipped, whole := strings.CutPrefix(t.Argv[2], "--skip-phases=")
+	if !whole {
+		return systemd.Result{Result: "success"}, l.phase(t.Argv[3], t.Argv[4:])
+	}
+	skip := strings.Split(skipped, ",")
+	for _, name := range slices.Concat(earlierPhases(), clusterPhases(), otherPhases()) {
+		if slices.Contains(skip, name) {
+			continue
+		}
+		part := "all"
+		switch name {
+		case "addon":
+			if slices.Contains(skip, "addon/coredns") {
+				part = "kube-proxy"
+			} else if slices.Contains(skip, "addon/kube-proxy") {
+				part = "coredns"
+			}
+		}
+		if err := l.phase(name, []string{part}); err != nil {
+			return systemd.Result{}, err
+		}
+	}
+	return systemd.Result{Result: "success"}, nil
 }
 
-func (l *lab) phase(name string, argv []string) error {
+func (l *lab) phase(name string, args []string) error {
 	switch name {
 	case "certs":
 		return l.copyMade("etc/kubernetes/pki", stagedPKI)
@@ -122,17 +158,19 @@ func (l *lab) phase(name string, argv []string) error {
 	case "control-plane":
 		return l.manifests("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 	case "kubelet-start":
-		l.units[kubeletUnit] = systemd.State{LoadState: "loaded", UnitFileState: "enabled", ActiveState: "active"}
+		l.set(kubeletUnit, systemd.State{LoadState: "loaded", UnitFileState: "enabled", ActiveState: "active"})
 		return errors.Join(
 			l.WriteFile(kubeletConfig, []byte("kind: KubeletConfiguration\n"), 0o600),
 			l.WriteFile("/var/lib/kubelet/kubeadm-flags.env", []byte("KUBELET_KUBEADM_ARGS=\n"), 0o600))
 	case "kubelet-finalize":
 		return l.WriteFile(KubeletConf, []byte("clusters: [{cluster: {server: s}}]\nusers: [{user: {client-certificate: /c, client-key: /k}}]\n"), 0o600)
 	}
-	for _, word := range append(argv, strings.Split(name, "-")...) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, word := range slices.Concat(args, strings.Split(name, "-"), []string{name}) {
 		delete(l.gone, objectPaths[word])
 	}
-	if name == "addon" && argv[4] == "all" {
+	if name == "addon" && args[0] == "all" {
 		delete(l.gone, objectPaths["coredns"])
 		delete(l.gone, objectPaths["kube-proxy"])
 	}
@@ -184,9 +222,15 @@ func (l api) Ready(context.Context) error {
 	return nil
 }
 
-func (l api) Exists(_ context.Context, path string) (bool, error) { return !l.gone[path], nil }
+func (l api) Exists(_ context.Context, path string) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.gone[path], nil
+}
 
 func (l api) Node(_ context.Context, name string) (kube.Node, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.gone[objectPaths["mark"]] {
 		return kube.Node{Name: name}, nil
 	}
@@ -206,6 +250,7 @@ func (l *lab) init(kubeadm KubeadmConfig) Init {
 		Connect:  func() (API, error) { return api{l}, nil },
 		Foreign:  l.Foreign,
 		Building: func() (bool, error) { return !l.adopted, nil },
+		Whole:    func() bool { return !l.partial },
 		Timeouts: DefaultTimeouts(),
 	}
 }

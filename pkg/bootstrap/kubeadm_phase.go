@@ -29,27 +29,37 @@ type phase struct {
 	missing func(ctx context.Context) ([]string, error)
 	mend    string // what an operator of a finished node does instead of running the phase, if anything
 	// apply makes it so; nil runs the phase, whose second run then does no harm.
-	apply func(ctx context.Context) error
+	apply    func(ctx context.Context) error
+	together bool // it is one of clusterPhases
+	local    bool // missing asks this host only, and so costs next to nothing
 }
 
-func (p phase) unit() string { return "nodeagent-kubeadm-" + p.name + ".service" }
+// kubeadmRun is one run of kubeadm, as a transient unit.
+type kubeadmRun struct {
+	name  string   // of its unit and of its file
+	words []string // what is typed: "init", "phase", "certs", "all"
+}
 
-// output is where the phase prints, for nobody else to read: it may be a token.
-func (p phase) output() string { return kubeadmDir + "/" + p.name + ".out" }
+func (p kubeadmRun) unit() string { return "nodeagent-kubeadm-" + p.name + ".service" }
 
-// words are the phase as it is typed.
-func (p phase) words() []string {
+// output is where it prints, for nobody else to read: it may be a token.
+func (p kubeadmRun) output() string { return kubeadmDir + "/" + p.name + ".out" }
+
+func (p kubeadmRun) command() string { return "kubeadm " + strings.Join(p.words, " ") }
+
+// alone is the process that runs the phase and nothing else.
+func (p phase) alone() kubeadmRun {
 	words := []string{"init", "phase", p.name}
 	if p.part != "" {
 		words = append(words, p.part)
 	}
-	return words
+	return kubeadmRun{p.name, words}
 }
 
 // step is the step of a phase.
 func (i Init) step(p phase) step.Step {
 	if p.apply == nil {
-		p.apply = func(ctx context.Context) error { return i.run(ctx, p, kubeadmFile) }
+		p.apply = func(ctx context.Context) error { return i.run(ctx, p.alone(), kubeadmFile) }
 	}
 	// What a check has just found need not be asked for again by the apply that follows it.
 	var found []step.Change
@@ -66,9 +76,11 @@ func (i Init) step(p phase) step.Step {
 		if err != nil || len(step.Result{Changes: changes}.Pending()) == 0 {
 			return err // what is complete, or a person's to mend, is not run
 		}
-		if changes[0].Subject == p.output() {
-			_, err := i.log(p)
-			return err
+		for _, ran := range p.runs() {
+			if changes[0].Subject == ran.output() {
+				_, err := i.log(ran)
+				return err
+			}
 		}
 		return p.apply(ctx)
 	}
@@ -82,13 +94,9 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 	if i.skips(p.name) {
 		return nil, nil
 	}
-	unit, err := i.Units.State(ctx, p.unit())
-	if err != nil {
-		return nil, err
-	}
-	command := "kubeadm " + strings.Join(p.words(), " ")
-	if isRunning(unit) {
-		return []step.Change{{Subject: p.name, Have: command + " is running", Want: "complete"}}, nil
+	running, err := i.running(ctx, p)
+	if err != nil || running != nil {
+		return running, err
 	}
 	building, err := i.Building()
 	if err != nil {
@@ -106,8 +114,9 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 		return nil, err
 	}
 	if len(missing) == 0 {
-		return i.unlogged(p, building)
+		return i.unlogged(ctx, p, building)
 	}
+	command := p.alone().command()
 	change := step.Change{Subject: p.name, Have: strings.Join(missing, ", "), Want: "made by " + command}
 	if !building {
 		change.Manual = true
@@ -119,14 +128,44 @@ func (i Init) check(ctx context.Context, p phase) ([]step.Change, error) {
 	return []step.Change{change}, nil
 }
 
-// unlogged is what a complete phase has printed where the agent was killed before that was in the
-// log: it may hold a token, and nothing else would remove it.
-func (i Init) unlogged(p phase, building bool) ([]step.Change, error) {
-	there, err := i.Host.Exists(p.output())
-	if err != nil || !there || !building {
+// running is a process of the phase that runs.
+func (i Init) running(ctx context.Context, p phase) ([]step.Change, error) {
+	unit, err := i.Units.State(ctx, p.alone().unit())
+	if err != nil {
 		return nil, err
 	}
-	return []step.Change{{Subject: p.output(), Have: "left over", Want: "in " + kubeadmLog}}, nil
+	if isRunning(unit) {
+		return []step.Change{{Subject: p.name, Have: p.alone().command() + " is running", Want: "complete"}}, nil
+	}
+	if p.together {
+		return i.clusterRunning(ctx, p)
+	}
+	return nil, nil
+}
+
+// unlogged is what a complete phase has printed where the agent was killed before that was in the
+// log: it may hold a token, and nothing else would remove it.
+func (i Init) unlogged(ctx context.Context, p phase, building bool) ([]step.Change, error) {
+	if !building {
+		return nil, nil
+	}
+	for _, ran := range p.runs() {
+		there, err := i.Host.Exists(ran.output())
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			continue
+		}
+		unit, err := i.Units.State(ctx, ran.unit())
+		if err != nil {
+			return nil, err
+		}
+		if !isRunning(unit) {
+			return []step.Change{{Subject: ran.output(), Have: "left over", Want: "in " + kubeadmLog}}, nil
+		}
+	}
+	return nil, nil
 }
 
 // skips says whether the operator has kubeadm leave a phase, or "phase/part", out.
@@ -134,9 +173,9 @@ func (i Init) skips(phase string) bool {
 	return i.Cluster.Kubeadm.InitConfiguration.lists("skipPhases", phase)
 }
 
-// run runs a phase as a transient unit, or waits for the one that runs, and puts what it
+// run runs kubeadm as a transient unit, or waits for the one that runs, and puts what it
 // printed into the log, without its secrets.
-func (i Init) run(ctx context.Context, p phase, config string, args ...string) error {
+func (i Init) run(ctx context.Context, p kubeadmRun, config string, args ...string) error {
 	kubeadm, err := Program(i.Host, "kubeadm")
 	if err != nil {
 		return err
@@ -144,10 +183,10 @@ func (i Init) run(ctx context.Context, p phase, config string, args ...string) e
 	if err := i.Host.MkdirAll(kubeadmDir, 0o700); err != nil {
 		return err
 	}
-	argv := append([]string{kubeadm}, p.words()...)
+	argv := append([]string{kubeadm}, p.words...)
 	_, err = i.Units.RunTransient(ctx, systemd.Transient{
 		Unit: p.unit(), LogFile: p.output(), Timeout: kubeadmTimeout,
-		Description: "kubeadm " + strings.Join(p.words(), " ") + ", run by nodeagent",
+		Description: "kubeadm for " + p.name + ", run by nodeagent",
 		Argv:        append(append(argv, "--config", config), args...),
 	})
 	if ctx.Err() != nil {
@@ -175,8 +214,8 @@ const (
 	quoteLines = 4       // of what kubeadm printed last, in an error
 )
 
-// log moves what a phase printed into the log and returns the end of it.
-func (i Init) log(p phase) (end string, err error) {
+// log moves what kubeadm printed into the log and returns the end of it.
+func (i Init) log(p kubeadmRun) (end string, err error) {
 	data, err := i.Host.ReadFile(p.output())
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -189,7 +228,7 @@ func (i Init) log(p phase) (end string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("log what kubeadm printed: %w", err)
 	}
-	text := string(old) + "# kubeadm " + strings.Join(p.words(), " ") + "\n" + printed
+	text := string(old) + "# " + p.command() + "\n" + printed
 	if len(text) > maxLog {
 		_, text, _ = strings.Cut(text[len(text)-maxLog:], "\n")
 	}
@@ -231,7 +270,7 @@ func KubeadmPreflight(i Init) step.Step {
 		if len(i.Ignore) > 0 {
 			args = append(args, "--ignore-preflight-errors="+strings.Join(i.Ignore, ","))
 		}
-		if err := i.run(ctx, p, kubeadmFile, args...); err != nil {
+		if err := i.run(ctx, p.alone(), kubeadmFile, args...); err != nil {
 			return err
 		}
 		note, err := i.passNote()

@@ -103,7 +103,7 @@ func KubeletStart(i Init) step.Step {
 // UploadConfig makes the step "kubeadm/upload-config": the cluster keeps kubeadm's and the
 // kubelet's configuration, for those who join.
 func UploadConfig(i Init) step.Step {
-	return i.step(phase{name: "upload-config", part: "all", missing: func(ctx context.Context) ([]string, error) {
+	return i.clusterStep(phase{name: "upload-config", part: "all", missing: func(ctx context.Context) ([]string, error) {
 		return i.missingObjects(ctx, map[string][]string{
 			"upload-config/kubeadm": {"/api/v1/namespaces/kube-system/configmaps/kubeadm-config", kubeSystemRoleBindings + "kubeadm:nodes-kubeadm-config"},
 			"upload-config/kubelet": {"/api/v1/namespaces/kube-system/configmaps/kubelet-config", kubeSystemRoleBindings + "kubeadm:kubelet-config"},
@@ -117,7 +117,7 @@ const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
 // MarkControlPlane makes the step "kubeadm/mark-control-plane": the node has its label. The
 // taint that comes with it is the operator's to remove afterwards.
 func MarkControlPlane(i Init) step.Step {
-	return i.step(phase{name: "mark-control-plane", missing: func(ctx context.Context) (missing []string, err error) {
+	return i.clusterStep(phase{name: "mark-control-plane", missing: func(ctx context.Context) (missing []string, err error) {
 		err = i.ask(ctx, func(ctx context.Context, api API) error {
 			node, err := api.Node(ctx, i.Cluster.NodeName)
 			if kube.IsNotFound(err) {
@@ -137,7 +137,7 @@ func MarkControlPlane(i Init) step.Step {
 // and may do. The token that goes with it is named in the configuration, so that a second run
 // makes no second one.
 func JoinToken(i Init) step.Step {
-	return i.step(phase{name: "bootstrap-token", missing: func(ctx context.Context) ([]string, error) {
+	return i.clusterStep(phase{name: "bootstrap-token", missing: func(ctx context.Context) ([]string, error) {
 		return i.missingObjects(ctx, map[string][]string{
 			"bootstrap-token": {
 				"/api/v1/namespaces/kube-public/configmaps/cluster-info",
@@ -150,7 +150,7 @@ func JoinToken(i Init) step.Step {
 // KubeletFinalize makes the step "kubeadm/kubelet-finalize": the kubelet's kubeconfig names the
 // certificate that the kubelet renews, in place of the first one.
 func KubeletFinalize(i Init) step.Step {
-	return i.step(phase{name: "kubelet-finalize", part: "all", missing: func(context.Context) ([]string, error) {
+	return i.clusterStep(phase{name: "kubelet-finalize", part: "all", local: true, missing: func(context.Context) ([]string, error) {
 		data, err := i.Host.ReadFile(KubeletConf)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, step.Blocked{On: "kubeadm/kubeconfig"}
@@ -184,7 +184,7 @@ func AddOn(i Init) step.Step {
 			},
 		})
 	}
-	return i.step(p)
+	return i.clusterStep(p)
 }
 
 const kubeSystemRoleBindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings/"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,9 +18,10 @@ import (
 )
 
 // On a host without a control plane each phase runs once, in kubeadm's order, as a transient
-// unit with exactly these arguments.
+// unit with exactly these arguments: all of them by themselves where the operator leaves steps out.
 func TestPhases(t *testing.T) {
 	l := newLab(t)
+	l.partial = true
 	i := l.init(KubeadmConfig{ControlPlaneEndpoint: "node-1:6443"})
 	i.Ignore = []string{"NumCPU", "TimeSync"}
 	for _, s := range allPhases(i) {
@@ -169,11 +171,23 @@ func TestPhaseMissing(t *testing.T) {
 			if _, err := step.Apply(t.Context(), allPhases(l.init(KubeadmConfig{})), nil); err != nil {
 				t.Fatal(err)
 			}
-			if len(l.ran) != 1 || !strings.Contains(strings.Join(l.ran[0].Argv, " ")+" ", " init phase "+test.phase+" ") {
+			if len(l.ran) != 1 || !strings.Contains(strings.Join(l.ran[0].Argv, " ")+" ", " init phase "+test.phase+" ") && !beginsWith(l.ran[0].Argv, test.phase) {
 				t.Errorf("ran %v", l.ran)
 			}
 		})
 	}
+}
+
+// beginsWith says whether a kubeadm of several phases begins with this one, "addon all".
+func beginsWith(argv []string, phase string) bool {
+	name, _, _ := strings.Cut(phase, " ")
+	phases := clusterPhases()
+	at := slices.Index(phases, name)
+	if at < 0 {
+		return false
+	}
+	skipped := slices.Concat(earlierPhases(), phases[:at], otherPhases())
+	return slices.Equal(argv, []string{"/usr/bin/kubeadm", "init", "--skip-phases=" + strings.Join(skipped, ","), "--config", kubeadmFile})
 }
 
 // refill puts the kubeconfig that kubeadm makes back.

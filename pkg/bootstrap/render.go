@@ -249,17 +249,20 @@ func (p Passthrough) lookup(path ...string) string {
 
 // lists says whether the list at key in what is passed through holds one of words.
 func (p Passthrough) lists(key string, words ...string) bool {
+	return slices.ContainsFunc(p.list(key), func(item string) bool { return slices.Contains(words, item) })
+}
+
+// list is the list at key in what is passed through.
+func (p Passthrough) list(key string) (items []string) {
 	if p.node == nil {
-		return false
+		return nil
 	}
 	at := indexOf(p.node, key)
 	if at < 0 {
-		return false
+		return nil
 	}
 	for _, item := range p.node.Content[at].Content {
-		if slices.Contains(words, item.Value) {
-			return true
-		}
+		items = append(items, item.Value)
 	}
-	return false
+	return items
 }

@@ -40,6 +40,8 @@ type Deps struct {
 	Env      []string // of this process: what apt needs of it
 	// Building says whether this host is the agent's to build: see Init.
 	Building func() (bool, error)
+	// Whole says whether every step is run, or the operator leaves some out: see Init.
+	Whole func() bool
 }
 
 // MemberFiles are what only a member of a cluster has: the agent, finding one of them and no
@@ -175,6 +177,7 @@ func (c Config) init(d Deps, connect func() (*kube.Client, error)) Init {
 		Connect:  func() (API, error) { return connect() },
 		Foreign:  ForeignCluster,
 		Building: d.Building,
+		Whole:    d.Whole,
 		Timeouts: c.Timeouts,
 	}
 }

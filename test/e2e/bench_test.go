@@ -35,7 +35,7 @@ func BenchmarkBootstrap(b *testing.B) {
 				began := time.Now()
 				bootstrapByAgent(b.Context(), b, v)
 				took["agent"] = append(took["agent"], time.Since(began))
-				b.Log(v.MustRun(b.Context(), b, durations))
+				b.Log(v.MustRun(b.Context(), b, durations+"\n"+tries+"\n"+processorTime))
 				made = map[string]string{
 					"kubeadm.yaml": v.MustRun(b.Context(), b, "cat /var/lib/nodeagent/kubeadm.yaml"),
 					"net.conflist": v.MustRun(b.Context(), b, "cat /etc/cni/net.d/10-nodeagent-bridge.conflist"),
@@ -50,7 +50,7 @@ func BenchmarkBootstrap(b *testing.B) {
 					began := time.Now()
 					bootstrapByHand(b.Context(), b, v, how, made)
 					took[how] = append(took[how], time.Since(began))
-					b.Log(v.MustRun(b.Context(), b, "journalctl --no-pager -o short-monotonic -u by-hand | grep -F ']: + '"))
+					b.Log(v.MustRun(b.Context(), b, "journalctl --no-pager -o short-monotonic -u by-hand | grep -F ']: + '\n"+processorTime))
 				}
 				b.ReportMetric(median(took[how]).Seconds(), "s/Ready")
 				b.ReportMetric(median(took["agent"]).Seconds()/median(took[how]).Seconds(), "agent/script")
@@ -61,6 +61,15 @@ func BenchmarkBootstrap(b *testing.B) {
 
 // durations is how long each step took, with its checks, the longest first.
 const durations = `curl -sf http://127.0.0.1:10980/metrics | sed -n 's/^nodeagent_step_duration_seconds{step="\(.*\)"} /\1 /p' | sort -k 2 -rg`
+
+// tries are those that failed, of which each costs a round the wait for the next one.
+const tries = `journalctl --no-pager -o short-monotonic -u nodeagent | awk '/bootstrap failed/'`
+
+// processorTime is what each service, the pods and PID 1 have taken, in seconds, the most first.
+const processorTime = `cd /sys/fs/cgroup
+	for group in init.scope kubepods.slice system.slice/*.service; do
+		awk -v group="$group" '/^usage_usec/ { printf "%s %.1f\n", group, $2 / 1e6 }' "$group/cpu.stat"
+	done | sort -k 2 -rg | awk 'NR <= 12'`
 
 func bootstrapByHand(ctx context.Context, b *testing.B, v *vm.VM, how string, files map[string]string) {
 	b.Helper()

@@ -85,9 +85,13 @@ func before(ctx context.Context, t *testing.T, v *vm.VM, phase string) string {
 // killedDuring: the agent, kubeadm ("PHASE") or both are killed in the middle of a phase,
 // without a word to either. The bootstrap goes on, until done exits 0.
 func killedDuring(phase, done string, who ...string) func(context.Context, *testing.T, *vm.VM) {
-	units := "nodeagent nodeagent-kubeadm-" + phase
+	unit := "nodeagent-kubeadm-" + phase
+	if phase == "addon" { // is run with those before it
+		unit = "nodeagent-kubeadm-cluster"
+	}
+	units := "nodeagent " + unit
 	if len(who) > 0 {
-		units = strings.ReplaceAll(strings.Join(who, " "), "PHASE", "nodeagent-kubeadm-"+phase)
+		units = strings.ReplaceAll(strings.Join(who, " "), "PHASE", unit)
 	}
 	return func(ctx context.Context, t *testing.T, v *vm.VM) {
 		if err := v.Load(ctx, "during-"+phase); err != nil {
@@ -96,7 +100,7 @@ func killedDuring(phase, done string, who ...string) func(context.Context, *test
 		was := before(ctx, t, v, phase)
 		seeksSecrets(ctx, t, v, "running") // kubeadm among them
 		v.MustRun(ctx, t, unpauseKubeadm+`
-			[ "$(systemctl is-active nodeagent-kubeadm-`+phase+`)" = active ]
+			[ "$(systemctl is-active `+unit+`)" = active ]
 			systemctl kill --signal=KILL `+units+`
 			rm -f /run/paused-*`)
 		resumed(ctx, t, v, was, done, !strings.Contains(units, "kubeadm") || strings.Contains(units, "nodeagent "))

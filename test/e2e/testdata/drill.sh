@@ -3,12 +3,15 @@
 set -euo pipefail
 backups=/var/lib/nodeagent/backups
 
-# noise has the database grow by fifteen megabytes that do not compress.
+# noise has the database grow by fifteen megabytes that do not compress, and a backup taken of them.
 noise() {
-	head -c 1000000 /dev/urandom >/root/noise
 	for i in $(seq 15); do
-		kubectl create configmap "noise-$i" --from-file=/root/noise >/dev/null
-	done
+		printf '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "noise-%d"}, "binaryData": {"noise": "%s"}}\n' \
+			"$i" "$(head -c 1000000 /dev/urandom | base64 -w 0)"
+	done >/root/noise.json
+	kubectl create --validate=false -f /root/noise.json >/dev/null
+	nodeagent snapshot save
+	jq -e '.snapshot.size > 15000000' <"$(ls $backups/*.db.zst.json | tail -n 1)" >/dev/null
 }
 
 # most RATE starts the daemon where no backup is proven, and prints the most that its drill writes within ten

@@ -29,8 +29,10 @@ import (
 // children stands for systemd, which does not run in the namespace: a transient unit is a child,
 // killed at its nth change of the machine if that is not 0, and the kubelet runs.
 type children struct {
-	kill   int
-	killed bool
+	kill    int
+	killed  bool
+	partial bool // the operator leaves steps out
+	ran     []string
 }
 
 func (*children) State(context.Context, string) (systemd.State, error) {
@@ -40,6 +42,7 @@ func (*children) Enable(context.Context, string) error { return nil }
 func (*children) Start(context.Context, string) error  { return nil }
 
 func (c *children) RunTransient(ctx context.Context, t systemd.Transient) (systemd.Result, error) {
+	c.ran = append(c.ran, strings.TrimPrefix(t.Unit, "nodeagent-kubeadm-"))
 	ended, err := crash.Run(ctx, crash.Command{Args: t.Argv, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}, c.kill)
 	if err != nil {
 		return systemd.Result{}, err
@@ -75,6 +78,7 @@ func phases(t *testing.T, units *children, building bool) (bootstrap.Init, *host
 		Connect:  func() (bootstrap.API, error) { return kube.Connect(h, bootstrap.AdminConf) },
 		Building: func() (bool, error) { return building, nil },
 		Timeouts: bootstrap.DefaultTimeouts(),
+		Whole:    func() bool { return !units.partial },
 	}, h
 }
 
@@ -164,18 +168,10 @@ func TestPhases(t *testing.T) {
 	}
 	// As a kubelet registers it; kubeadm waits for that, and its end is silent when it does not come.
 	reference.Kubectl(t, "label", "node", controlplane.NodeName, "kubernetes.io/hostname="+controlplane.NodeName)
-	later := []step.Step{
-		bootstrap.WaitControlPlane(i), bootstrap.UploadConfig(i), bootstrap.MarkControlPlane(i), bootstrap.JoinToken(i), bootstrap.AddOn(i),
-	}
-	for n, r := range apply(t, later...) {
-		if n > 0 && r.Outcome != step.Applied {
-			t.Errorf("%s: %s", r.Step, r.Outcome)
-		}
-	}
-	// The last thing that the phase makes: it may have been ended before that.
-	reference.Kubectl(t, "delete", "rolebinding", "-n", "kube-public", "kubeadm:bootstrap-signer-clusterinfo")
-	for _, r := range apply(t, append(later, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.Kubeconfigs(i))...) {
-		if again := r.Step == "kubeadm/bootstrap-token"; again != (r.Outcome == step.Applied) {
+	inTheCluster(t, reference, i, units)
+	second := apply(t, bootstrap.KubeadmConfigFile(i), bootstrap.Certificates(i), bootstrap.Kubeconfigs(i))
+	for _, r := range second {
+		if r.Outcome != step.Clean {
 			t.Errorf("a second time, %s: %s", r.Step, r.Outcome)
 		}
 	}
@@ -188,6 +184,66 @@ func TestPhases(t *testing.T) {
 		t.Errorf("%v: the log holds the token, or none was printed:\n%s", err, log)
 	}
 	neverGiven(t, reference)
+}
+
+// inTheCluster: one kubeadm runs the phases that are missing and those after them, and where steps
+// are left out each is run by itself.
+func inTheCluster(t *testing.T, c *controlplane.ControlPlane, i bootstrap.Init, units *children) {
+	t.Helper()
+	later := []step.Step{
+		bootstrap.WaitControlPlane(i), bootstrap.UploadConfig(i), bootstrap.MarkControlPlane(i), bootstrap.JoinToken(i), bootstrap.AddOn(i),
+	}
+	// The last thing that a phase makes: it may have been ended before that.
+	takes := func() {
+		c.Kubectl(t, "delete", "rolebinding", "-n", "kube-public", "kubeadm:bootstrap-signer-clusterinfo")
+		c.Kubectl(t, "delete", "daemonset", "-n", "kube-system", "kube-proxy")
+	}
+	for _, test := range []struct {
+		name    string
+		arrange func()
+		partial bool
+		ran     string
+	}{
+		{"all of them", func() {}, false, "cluster.service"},
+		{"nothing", func() {}, false, ""},
+		{"two", takes, false, "cluster.service"},
+		{"two, by themselves", takes, true, "bootstrap-token.service addon.service"},
+	} {
+		test.arrange()
+		units.ran, units.partial = nil, test.partial
+		apply(t, later...)
+		if ran := strings.Join(units.ran, " "); ran != test.ran {
+			t.Errorf("%s missing: ran %q, want %q", test.name, ran, test.ran)
+		}
+		for _, r := range step.Plan(t.Context(), later, nil) {
+			if r.Outcome != step.Clean {
+				t.Errorf("%s missing: afterwards %s: %s %v", test.name, r.Step, r.Outcome, r.Changes)
+			}
+		}
+	}
+	// What the cluster is told of itself: an add-on that was skipped would be one that is not wanted.
+	if config := c.Kubectl(t, "get", "configmap", "-n", "kube-system", "kubeadm-config", "-o", "yaml"); strings.Contains(config, "disabled: true") || !strings.Contains(config, "encryptionAlgorithm: ECDSA-P256") {
+		t.Errorf("the cluster has\n%s", config)
+	}
+	log, err := i.Host.ReadFile("/var/log/nodeagent/kubeadm.log")
+	for _, begins := range []string{"[upload-config]", "[mark-control-plane]", "[bootstrap-token]", "[addons]"} {
+		if !strings.Contains(string(log), "\n"+begins) {
+			t.Errorf("%v: no line begins with %s, by which a step knows that kubeadm is past it:\n%s", err, begins, log)
+		}
+	}
+	// All of kubeadm's phases are in the agent's lists: one that is not would be run with the others.
+	const all = "preflight certs kubeconfig etcd control-plane kubelet-start wait-control-plane upload-config upload-certs mark-control-plane bootstrap-token kubelet-finalize addon show-join-command"
+	var phases []string
+	_, help, _ := strings.Cut(controlplane.Run(t, "kubeadm", "init", "--help"), "```")
+	help, _, _ = strings.Cut(help, "```")
+	for line := range strings.Lines(help) {
+		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); name != "" && !strings.HasPrefix(name, "/") {
+			phases = append(phases, name)
+		}
+	}
+	if got := strings.Join(phases, " "); got != all {
+		t.Errorf("kubeadm has the phases %s", got)
+	}
 }
 
 // tokenIn is the token in the configuration that kubeadm was given.
