@@ -62,6 +62,9 @@ func clockIsOff(ctx context.Context, t *testing.T, v *vm.VM) {
 			t.Errorf("off by %s, what was made is not as it was:\n%s\nbefore:\n%s", off.by, after, was)
 		}
 	}
+	if err := v.Forget(ctx, "well"); err != nil {
+		t.Error(err)
+	}
 }
 
 // setClock sets the guest's clock by so much, as an operator's date or a broken host does.

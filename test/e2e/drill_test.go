@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"strconv"
 	"testing"
 
@@ -42,7 +43,7 @@ func drillIsBounded(ctx context.Context, t *testing.T, v *vm.VM) {
 	if free < bounded*6/5 {
 		t.Errorf("a drill that nothing bounds writes %d bytes in ten seconds: too few to tell it from one that is bounded", free)
 	}
-	if err := v.Load(ctx, "undrilled"); err != nil {
+	if err := errors.Join(v.Load(ctx, "undrilled"), v.Forget(ctx, "undrilled")); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -99,8 +99,13 @@ func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(t.Context(), deadline.Add(-2*time.Minute))
 }
 
+// room is what a story's disk takes in the end: four saved states, one more that comes and goes, and
+// what the machine writes.
+const room = 16 << 30
+
 func boot(ctx context.Context, t testing.TB) *vm.VM {
 	t.Helper()
+	vm.NeedsRoom(t, room)
 	return vm.Boot(ctx, t, vm.Options{Disks: []vm.Disk{filesDisk(ctx, t), repositoryDisk(ctx, t)}})
 }
 

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -88,7 +89,7 @@ func goesOffHost(ctx context.Context, t *testing.T, v *vm.VM) {
 		grep -Fx >/dev/null 'NodeagentSnapshotTooOld s3 https://127.0.0.1:7070/backups/node1' <<<"$firing"
 		not grep '^NodeagentSnapshotTooOld file' <<<"$firing"`)
 	scheduleStops(ctx, t, v)
-	if err := v.Load(ctx, "on-host"); err != nil {
+	if err := errors.Join(v.Load(ctx, "on-host"), v.Forget(ctx, "on-host")); err != nil {
 		t.Fatal(err)
 	}
 }

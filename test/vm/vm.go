@@ -108,7 +108,11 @@ func Boot(ctx context.Context, t testing.TB, o Options) *VM {
 func newVM(t testing.TB, image string, o Options) *VM {
 	t.Helper()
 	// Not t.TempDir: a socket's path may have 108 characters, and a test's name is in that one.
-	dir, err := os.MkdirTemp("", "nodeagent-vm-") //nolint:usetesting // as said
+	dir, err := os.MkdirTemp("", dirPattern) //nolint:usetesting // as said
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := claim(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +121,7 @@ func newVM(t testing.TB, image string, o Options) *VM {
 		if t.Failed() {
 			v.keepLogs(t)
 		}
-		if err := errors.Join(v.stop(), os.RemoveAll(dir)); err != nil {
+		if err := errors.Join(v.stop(), os.RemoveAll(dir), claimed.Close()); err != nil {
 			t.Errorf("end vm: %v", err)
 		}
 	})

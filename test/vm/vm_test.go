@@ -97,6 +97,12 @@ func TestVM(t *testing.T) {
 		if got := v.MustRun(ctx, t, "cat /root/state; mountpoint -q /mnt/files"); got != "before" {
 			t.Errorf("got %q", got)
 		}
+		if err := v.Forget(ctx, "here"); err != nil {
+			t.Error(err)
+		}
+		if err := v.Forget(ctx, "here"); err == nil {
+			t.Error("a state that is gone is forgotten again")
+		}
 		guest, err := time.Parse(time.RFC3339, v.MustRun(ctx, t, "date -Iseconds"))
 		if err != nil || time.Since(guest).Abs() > time.Minute {
 			t.Errorf("the guest's clock says %v, %v", guest, err)
