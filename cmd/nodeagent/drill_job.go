@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -61,6 +63,14 @@ func (s *session) drill(ctx context.Context) error {
 	if left := drillPause - began.Sub(s.drillFailed); left > 0 {
 		return agent.NothingToDo("the last drill failed; the next try is in " + left.Round(time.Second).String())
 	}
+	unsaved, err := s.machine.unsaved(ctx)
+	if err != nil {
+		return err
+	}
+	next := s.machine.cfg.Backup.NextDrill(s.machine.nodeName())
+	if len(unsaved) > 0 && slices.Equal(unsaved, s.unsaved) && began.Before(next(s.drilled)) {
+		return awaits(unsaved)
+	}
 	unit, err := s.machine.unit(ctx, drillUnit)
 	if err != nil {
 		return err
@@ -83,8 +93,40 @@ func (s *session) drill(ctx context.Context) error {
 	err = s.drillEnded(ctx, began, err)
 	if err != nil {
 		s.drillFailed = time.Now()
+		return err
 	}
-	return err
+	if s.drilled, s.unsaved = began, unsaved; len(unsaved) > 0 {
+		return awaits(unsaved)
+	}
+	return nil
+}
+
+// unsaved are the stores that hold no backup yet: the first one is proven soon after it has come,
+// and not when the schedule has the next drill.
+func (m *machine) unsaved(ctx context.Context) (stores []string, err error) {
+	for _, store := range m.locals() {
+		catalog, err := etcdbackup.List(ctx, store)
+		if err != nil {
+			return nil, err
+		}
+		if _, found := catalog.Newest(time.Now()); !found {
+			stores = append(stores, store.String())
+		}
+	}
+	state, err := agent.LoadState(m.host)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range m.remotes { // as they were when they were last asked
+		if state.Remotes[r.String()].Newest == nil {
+			stores = append(stores, r.String())
+		}
+	}
+	return stores, nil
+}
+
+func awaits(stores []string) error {
+	return agent.NothingToDo(strings.Join(stores, ", ") + ": no backup yet, whose first is proven when it has come")
 }
 
 // mayDrill says why a drill is not to begin now.

@@ -32,6 +32,8 @@ type session struct {
 
 	round       round     // of scheduled saves; the job's own
 	drillFailed time.Time // when the last drill failed in this session
+	drilled     time.Time // when the last one that did not fail began
+	unsaved     []string  // the stores that had no backup for that one
 
 	node nodeSeen
 

@@ -79,7 +79,8 @@ const ready = `
 	[ "$(kubectl get node node1 -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]
 `
 
-const bootstrapped = "[ -e /var/lib/nodeagent/bootstrapped ] && [ ! -e /var/lib/nodeagent/bootstrapping ]"
+// Two commands: of a list with && only the last one's failure ends a script.
+const bootstrapped = "[ -e /var/lib/nodeagent/bootstrapped ]\n[ ! -e /var/lib/nodeagent/bootstrapping ]\n"
 
 func becomesReady(ctx context.Context, t *testing.T, v *vm.VM) {
 	follow(ctx, t, v, bootstrapped)

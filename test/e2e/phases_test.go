@@ -155,7 +155,8 @@ const wholePKI = `
 	openssl verify -CAfile ca.crt apiserver.crt apiserver-kubelet-client.crt >/dev/null
 	openssl verify -CAfile etcd/ca.crt etcd/server.crt etcd/peer.crt etcd/healthcheck-client.crt apiserver-etcd-client.crt >/dev/null
 	openssl verify -CAfile front-proxy-ca.crt front-proxy-client.crt >/dev/null
-	[ ! -e /var/lib/nodeagent/kubeadm/pki ] && [ ! -e /var/lib/nodeagent/kubeadm/pki-whole ]
+	[ ! -e /var/lib/nodeagent/kubeadm/pki ]
+	[ ! -e /var/lib/nodeagent/kubeadm/pki-whole ]
 `
 
 const kubeletRuns = `
