@@ -3,7 +3,7 @@
 set -eu
 packages="
 	mmdebstrap debian-archive-keyring apt dpkg gnupg
-	qemu-system-x86 qemu-utils genisoimage e2fsprogs fdisk util-linux
+	qemu-system-x86 qemu-user qemu-utils genisoimage e2fsprogs fdisk util-linux
 	systemd-container dbus
 	zstd age
 	iproute2 iptables nftables socat procps openssl

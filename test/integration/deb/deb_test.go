@@ -30,6 +30,7 @@ const (
 func TestPackage(t *testing.T) {
 	b := buildAll(t)
 	t.Run("reproducible", func(t *testing.T) { reproducible(t, b) })
+	t.Run("arm64", func(t *testing.T) { onArm64(t, b) })
 	t.Run("lintian", func(t *testing.T) { lintian(t, b) })
 	for name, test := range map[string]func(*testing.T, node){
 		"install without configuration":         installIdle,
