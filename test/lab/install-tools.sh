@@ -7,7 +7,7 @@ packages="
 	systemd-container dbus
 	zstd age
 	iproute2 iptables nftables socat procps openssl
-	ca-certificates git make strace lintian
+	ca-certificates git make strace lintian ansible-core
 "
 # The landing page is looked at in a browser. Ubuntu has Chromium as a snap, which apt cannot bring.
 # shellcheck source=/dev/null

@@ -21,8 +21,9 @@ var packageFiles embed.FS
 const packagesFormat = "repository 2"
 
 // debianNames are the packages that the second repository has from Debian: what the root file
-// system lacks, ways to have swap, and what they depend on.
-const debianNames = "containerd runc containernetworking-plugins systemd-zram-generator zram-tools bc dphys-swapfile dc"
+// system lacks, ways to have swap, what Ansible has apt install for itself, and what they depend on.
+const debianNames = "containerd runc containernetworking-plugins systemd-zram-generator zram-tools bc dphys-swapfile dc " +
+	"python3-apt python-apt-common distro-info-data"
 
 // kubePackages are the programs of the community's packages, each by itself. Most of the work
 // is compiling, and where the artefact "kubernetes" was built before that is done.

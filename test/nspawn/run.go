@@ -30,8 +30,8 @@ func (m *Machine) run(ctx context.Context, stdin io.Reader, path string, args ..
 		return "", fmt.Errorf("run %s in %s: the context has no deadline", path, m.name)
 	}
 	var output bytes.Buffer
-	enter := []string{"--target", strconv.Itoa(m.leader), "--all", "--", path}
-	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	enter := append(m.Enter(), path)
+	cmd := exec.CommandContext(ctx, enter[0], append(enter[1:], args...)...)
 	cmd.Env = baseEnv()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &output, &output
 	// nsenter forks to enter the PID namespace: kill the group.
@@ -45,6 +45,12 @@ func (m *Machine) run(ctx context.Context, stdin io.Reader, path string, args ..
 		return output.String(), fmt.Errorf("run %s in %s: %w\n%s", path, m.name, err, output.String())
 	}
 	return output.String(), nil
+}
+
+// Enter is what stands before a command of the host's to run it in the container, as root: for
+// programs that reach a machine by a command.
+func (m *Machine) Enter() []string {
+	return []string{"nsenter", "--target", strconv.Itoa(m.leader), "--all", "--"}
 }
 
 // Script runs a shell script in the container and fails the test if any of its commands fails.

@@ -37,6 +37,7 @@ func TestPackage(t *testing.T) {
 		"install with a configuration before":   installConfigured,
 		"installed as the guide says":           byTheGuide,
 		"installed as the README says":          byTheReadme,
+		"installed by Ansible":                  func(t *testing.T, n node) { byAnsible(t, n, b.new) },
 		"install with a broken configuration":   installBroken,
 		"upgrade and downgrade":                 upgrade,
 		"disable survives an upgrade":           disabled,
