@@ -12,7 +12,7 @@ func artefacts() []artefact {
 		programs("containerd17", containerdPrograms("containerd17", "github.com/containerd/containerd", Containerd17Version), nil),
 		programs("coredns", []program{corednsProgram()}, nil),
 		programs("pause", []program{pauseProgram()}, nil),
-		programs("crictl", []program{{"crictl", ".", "crictl", ""}}, nil),
+		programs("crictl", []program{crictlProgram()}, nil),
 		programs("versitygw", []program{versitygwProgram()}, nil),
 		kubePackages(),
 		debianPackages(),

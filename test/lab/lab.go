@@ -21,6 +21,7 @@ const (
 	KubernetesVersion   = "v1.36.3"
 	Containerd2Version  = "v2.4.2"
 	Containerd17Version = "v1.7.35"
+	CRIToolsVersion     = "v1.36.0"
 )
 
 // Kubernetes is the directory of kubeadm, kubelet, kubectl, kube-apiserver,

@@ -18,7 +18,7 @@ func minorVersion() string {
 
 const (
 	kubernetesFields = "Maintainer: Kubernetes Authors <dev@kubernetes.io>\nHomepage: https://kubernetes.io\n"
-	standIn          = "; packed by the test lab of nodeagent"
+	packedByLab      = "; packed by the test lab of nodeagent"
 )
 
 // kubernetesDebs are packages in the shape of the community's for this minor version: their
@@ -26,13 +26,13 @@ const (
 // depends on nothing any more, and the kubelet on few things.
 func kubernetesDebs(needs, debian map[string]string) ([]Deb, error) {
 	debs := []Deb{{
-		Name: "cri-tools", Version: strings.TrimPrefix(minorVersion(), "v") + ".0-1.1", Fields: "Section: admin\n" + kubernetesFields,
-		Description: "Command-line utility for interacting with a container runtime; a stand-in of the test lab of nodeagent",
+		Name: "cri-tools", Version: strings.TrimPrefix(CRIToolsVersion, "v") + "-1.1", Fields: "Section: admin\n" + kubernetesFields,
+		Description: "Command-line utility for interacting with a container runtime" + packedByLab,
 		Files:       []DebFile{program755("/usr/bin/crictl", needs["crictl"])},
 	}}
 	cni := Deb{
 		Name: "kubernetes-cni", Version: "1.7.1-1.1", Fields: "Section: net\n" + kubernetesFields,
-		Description: "Binaries required to provision kubernetes container networking; those of Debian's containernetworking-plugins" + standIn,
+		Description: "Binaries required to provision kubernetes container networking; those of Debian's containernetworking-plugins" + packedByLab,
 		Files:       []DebFile{{Path: "/etc/cni/net.d/.kubernetes-cni-keep"}},
 	}
 	const plugins = "usr/lib/cni"
@@ -64,7 +64,7 @@ func versionDebs(version, programs string) ([]Deb, error) {
 	if err != nil {
 		return nil, err
 	}
-	content := "; holds " + KubernetesVersion + standIn
+	content := "; holds " + KubernetesVersion + packedByLab
 	return []Deb{{
 		Name: "kubelet", Version: version,
 		Fields:      "Section: net\nDepends: iptables (>= 1.4.21), kubernetes-cni (>= 1.2.0), mount, util-linux\n" + kubernetesFields,
@@ -111,7 +111,7 @@ func dockerDebs(needs, debian map[string]string) ([]Deb, error) {
 		Name: "containerd.io", Version: strings.TrimPrefix(Containerd2Version, "v") + "-1~debian.12~bookworm",
 		Fields: "Section: devel\nMaintainer: Containerd team <help@containerd.io>\nDepends: libc6 (>= 2.34), libseccomp2 (>= 2.5.0), init-system-helpers (>= 1.50)\n" +
 			"Conflicts: containerd, runc\nReplaces: containerd, runc\nProvides: containerd, runc\nHomepage: https://containerd.io\n",
-		Description: "An open and reliable container runtime; with Debian's runc" + standIn,
+		Description: "An open and reliable container runtime; with Debian's runc" + packedByLab,
 		Files: []DebFile{
 			{Path: "/usr/bin/runc", Source: filepath.Join(debian["runc"], "usr/sbin/runc"), Mode: 0o755},
 			{Path: "/lib/systemd/system/containerd.service", Content: unit},

@@ -53,6 +53,12 @@ func versitygwProgram() program {
 	return program{"versitygw", "github.com/versity/versitygw/cmd/versitygw", "versitygw", "-X main.Version=module"}
 }
 
+// crictlProgram is stamped as upstream's Makefile stamps it.
+func crictlProgram() program {
+	const pkg = "sigs.k8s.io/cri-tools"
+	return program{"crictl", pkg + "/cmd/crictl", "crictl", "-X " + pkg + "/pkg/version.Version=" + strings.TrimPrefix(CRIToolsVersion, "v")}
+}
+
 func pauseProgram() program { return program{"pause", ".", "pause", ""} }
 
 // programs is an artefact that holds the given programs, and links of other names to the first.

@@ -74,7 +74,8 @@ func TestRepository(t *testing.T) {
 		"dpkg -S /usr/bin/containerd /usr/bin/runc | sort":                         "containerd.io: /usr/bin/containerd\ncontainerd.io: /usr/bin/runc\n",
 		"containerd --version | cut -d' ' -f3":                                     "v2.4.2\n",
 		"systemctl is-active containerd":                                           "active\n",
-		"crictl version 2>&1 | grep -o 'unknown service [^ ]*'":                    "unknown service runtime.v1.RuntimeService\n", // CRI is off
+		"crictl --version":                                                         "crictl version " + strings.TrimPrefix(lab.CRIToolsVersion, "v") + "\n",
+		"crictl version 2>&1 | grep -o 'unknown service [^ \"]*'":                  "unknown service runtime.v1.RuntimeService\n", // CRI is off
 		"ctr version 2>/dev/null | grep -A1 Server: | tail -1 | tr -d ' '":         "Version:v2.4.2\n",
 		"apt-get -q -s upgrade | grep '^Inst kubelet' | wc -l":                     "1\n",
 		"dpkg --verify kubelet kubeadm containerd.io cri-tools":                    "",

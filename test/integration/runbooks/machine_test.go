@@ -31,6 +31,7 @@ const (
 	kubernetesDir = "/srv/kubernetes"
 	etcdDir       = "/srv/etcd"
 	prometheusDir = "/srv/prometheus"
+	pauseDir      = "/srv/pause"
 )
 
 // config has every job due all the time, its snapshots on a disk of their own, and its metrics in a
@@ -66,11 +67,14 @@ func up(t *testing.T) node {
 	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
 	defer cancel()
 	var rootfs string
-	binds := []nspawn.Bind{{Target: repositoryDir}, {Target: kubernetesDir}, {Target: etcdDir}, {Target: prometheusDir}}
+	binds := []nspawn.Bind{{Target: repositoryDir}, {Target: kubernetesDir}, {Target: etcdDir}, {Target: prometheusDir}, {Target: pauseDir}}
 	for _, need := range []struct {
 		dir  *string
 		make func(context.Context) (string, error)
-	}{{&rootfs, lab.Rootfs}, {&binds[0].Source, lab.Repository}, {&binds[1].Source, lab.Kubernetes}, {&binds[2].Source, lab.Etcd}, {&binds[3].Source, lab.Prometheus}} {
+	}{
+		{&rootfs, lab.Rootfs}, {&binds[0].Source, lab.Repository}, {&binds[1].Source, lab.Kubernetes}, {&binds[2].Source, lab.Etcd}, {&binds[3].Source, lab.Prometheus},
+		{&binds[4].Source, func(ctx context.Context) (string, error) { return lab.Build(ctx, "pause") }},
+	} {
 		dir, err := need.make(ctx)
 		if err != nil {
 			t.Fatal(err)

@@ -53,21 +53,25 @@ func noSnapshot(alert string) runbook {
 			"journalctl -u nodeagent -g snapshot --since -1d": prints("job failed"),
 			"nodeagent config print | grep -A 40 ^backup":     prints("keepLast: 3"),
 			"df /var/lib/nodeagent/backups":                   prints("Filesystem"),
+			psEtcd:                                            prints("Exited", "etcd-node1"),
+			logs:                                              prints(etcdDied),
 		},
-		end:  etcd + `; findmnt /var/lib/nodeagent/backups`,
-		well: `nodeagent snapshot list | grep node1`,
+		typed: map[string]string{logs: logsOf(psEtcd)},
+		end:   etcd + `; findmnt /var/lib/nodeagent/backups`,
+		well:  `nodeagent snapshot list | grep node1`,
 	}
 }
 
 var runbooks = []runbook{
 	{ // before there is a cluster
 		alert: "NodeagentBootstrapIncomplete",
-		begin: "systemd-run --quiet --unit=squatter python3 -m http.server 6443; systemctl start nodeagent.service",
+		begin: pods + "systemd-run --quiet --unit=squatter python3 -m http.server 6443; systemctl start nodeagent.service",
 		outcomes: map[string]outcome{
 			"nodeagent status":              exits(2, "Port-6443"),
 			"journalctl -u nodeagent -n 50": prints("bootstrap failed; it is tried again"),
 			"systemctl status nodeagent":    prints("bootstrap failed, next try in"),
 			"nodeagent plan":                exits(2, "Port-6443"),
+			"crictl ps -a":                  prints("Exited", "etcd-node1", "kube-apiserver-node1"),
 		},
 		end: "systemctl stop squatter\n" + cluster,
 	},
@@ -172,8 +176,11 @@ var runbooks = []runbook{
 			"nodeagent snapshot save":                    exits(1, "dial etcd at https://127.0.0.1:2379"),
 			"nodeagent plan":                             exits(2),
 			"systemctl is-system-running":                exits(1, "degraded"),
+			psEtcd:                                       prints("Exited", "etcd-node1"),
+			logs:                                         prints(etcdDied),
 		},
-		end: etcd,
+		typed: map[string]string{logs: logsOf(psEtcd)},
+		end:   etcd,
 	},
 	{
 		alert: "NodeagentSnapshotNotProven",
@@ -219,6 +226,7 @@ var runbooks = []runbook{
 		outcomes: map[string]outcome{
 			"nodeagent status":            exits(2, "NetworkPluginNotReady"),
 			"crictl info":                 prints("RuntimeReady"),
+			"crictl ps -a":                prints("Exited", "etcd-node1", "kube-apiserver-node1"),
 			"kubectl describe node":       prints("NetworkPluginNotReady"),
 			"systemctl status containerd": prints("Active: active (running)"),
 		},
@@ -227,9 +235,13 @@ var runbooks = []runbook{
 		alert: "NodeagentNodeStatusUnknown",
 		begin: "systemctl stop kube-apiserver.service",
 		outcomes: map[string]outcome{
-			"nodeagent status":                          exits(2, "the API"),
+			"nodeagent status":                          exits(2, "the API", "type: crictl logs "),
 			"grep server: /etc/kubernetes/kubelet.conf": prints("https://10.77.0.1:6443"),
+			psEtcd:      prints("Exited", "etcd-node1"),
+			psAPIServer: prints("Exited", "kube-apiserver-node1"),
+			logs:        prints(apiServerDied),
 		},
-		end: "systemctl start kube-apiserver.service",
+		typed: map[string]string{logs: logsOf(psAPIServer)},
+		end:   "systemctl start kube-apiserver.service",
 	},
 }
