@@ -60,7 +60,8 @@ func sweep() error {
 	return nil
 }
 
-// Forget removes what Save has kept, and gives its room back. A state that is not there is an error.
+// Forget removes what Save has kept: the disk keeps its size, and what is saved next takes the room.
+// QEMU says nothing of a state that is not there.
 func (v *VM) Forget(ctx context.Context, name string) error {
 	if err := v.monitor(ctx, "delvm "+name); err != nil {
 		return fmt.Errorf("forget vm: %w", err)

@@ -4,15 +4,34 @@ package vm_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nodeagent/nodeagent/test/lab"
 	"github.com/nodeagent/nodeagent/test/vm"
 )
+
+// allocated is what the disks of all machines take.
+func allocated(t *testing.T) (bytes int64) {
+	t.Helper()
+	disks, err := filepath.Glob(filepath.Join(os.TempDir(), "nodeagent-vm-*", "root.qcow2"))
+	if err != nil || len(disks) == 0 {
+		t.Fatalf("look for disks: %v, %v", disks, err)
+	}
+	for _, disk := range disks {
+		var stat syscall.Stat_t
+		if err := syscall.Stat(disk, &stat); err != nil {
+			t.Fatal(err)
+		}
+		bytes += stat.Blocks * 512
+	}
+	return bytes
+}
 
 func TestVM(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -97,11 +116,12 @@ func TestVM(t *testing.T) {
 		if got := v.MustRun(ctx, t, "cat /root/state; mountpoint -q /mnt/files"); got != "before" {
 			t.Errorf("got %q", got)
 		}
-		if err := v.Forget(ctx, "here"); err != nil {
+		before := allocated(t)
+		if err := errors.Join(v.Forget(ctx, "here"), v.Save(ctx, "again"), v.Forget(ctx, "again")); err != nil {
 			t.Error(err)
 		}
-		if err := v.Forget(ctx, "here"); err == nil {
-			t.Error("a state that is gone is forgotten again")
+		if grown := allocated(t) - before; grown > 50<<20 {
+			t.Errorf("a state is forgotten and another one saved, and the disk is %d bytes larger", grown)
 		}
 		guest, err := time.Parse(time.RFC3339, v.MustRun(ctx, t, "date -Iseconds"))
 		if err != nil || time.Since(guest).Abs() > time.Minute {
