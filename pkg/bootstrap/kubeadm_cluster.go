@@ -49,12 +49,19 @@ func (i Init) cluster(p phase) kubeadmRun {
 	return kubeadmRun{"cluster", []string{"init", "--skip-phases=" + strings.Join(skipped, ",")}}
 }
 
-// runs are those that may have made what the phase makes.
-func (p phase) runs() []kubeadmRun {
-	if !p.together {
+// runs are those whose output is the phase's to put into the log: of several phases' it is the last
+// one's, since kubeadm may end at any time while those before it are looked at.
+func (i Init) runs(p phase) []kubeadmRun {
+	if !p.together || !i.isLast(p) {
 		return []kubeadmRun{p.alone()}
 	}
-	return []kubeadmRun{p.alone(), {name: "cluster"}}
+	return []kubeadmRun{p.alone(), i.cluster(p)}
+}
+
+// isLast says whether no other of clusterPhases comes after p.
+func (i Init) isLast(p phase) bool {
+	phases := slices.DeleteFunc(clusterPhases(), i.skips)
+	return p.name == phases[len(phases)-1]
 }
 
 // errPast ends the wait of a step whose phase is over while kubeadm goes on.
@@ -124,14 +131,14 @@ func (i Init) follow(ctx context.Context, p phase) error {
 //
 // Past the last phase is only a kubeadm that has ended.
 func (i Init) past(ctx context.Context, p phase) (bool, error) {
-	phases := slices.DeleteFunc(clusterPhases(), i.skips)
-	if p.name == phases[len(phases)-1] {
+	if i.isLast(p) {
 		return false, nil
 	}
 	printed, err := i.Host.ReadFile(i.cluster(p).output())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("read what kubeadm printed: %w", err)
 	}
+	phases := clusterPhases()
 	for _, later := range phases[slices.Index(phases, p.name)+1:] {
 		if later == "addon" {
 			later = "addons"

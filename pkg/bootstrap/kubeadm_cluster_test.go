@@ -105,6 +105,37 @@ func TestClusterPhases(t *testing.T) {
 	}
 }
 
+// slowAPI takes its time to answer.
+type slowAPI struct{ API }
+
+func (a slowAPI) Exists(ctx context.Context, path string) (bool, error) {
+	time.Sleep(30 * time.Second)
+	return a.API.Exists(ctx, path)
+}
+
+// A kubeadm that comes to its end while a step before the last is being looked at is no failure of
+// that step, and what it printed is in the log afterwards.
+func TestClusterPhasesEndMeanwhile(t *testing.T) {
+	l := &slowLab{lab: newLab(t)}
+	i := l.init(KubeadmConfig{})
+	i.Units = l
+	if _, err := step.Apply(t.Context(), allPhases(i)[:8], nil); err != nil {
+		t.Fatal(err)
+	}
+	i.Connect = func() (API, error) { return slowAPI{api{l.lab}}, nil }
+	synctest.Test(t, func(t *testing.T) {
+		if _, err := step.Apply(t.Context(), allPhases(i)[8:], nil); err != nil {
+			t.Error(err)
+		}
+	})
+	if left, err := l.ReadDir(kubeadmDir); err != nil || len(left) != 1 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	if log := string(read(t, l.lab, kubeadmLog)); !strings.Contains(log, "[kubelet-finalize] Updating") {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
 // An agent that comes back in the middle, and a kubeadm that ends there: what is there is not
 // waited for, what is missing is made by a second kubeadm, and nothing is left over.
 func TestClusterPhasesInterrupted(t *testing.T) {

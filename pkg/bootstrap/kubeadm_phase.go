@@ -76,7 +76,7 @@ func (i Init) step(p phase) step.Step {
 		if err != nil || len(step.Result{Changes: changes}.Pending()) == 0 {
 			return err // what is complete, or a person's to mend, is not run
 		}
-		for _, ran := range p.runs() {
+		for _, ran := range i.runs(p) {
 			if changes[0].Subject == ran.output() {
 				_, err := i.log(ran)
 				return err
@@ -149,7 +149,7 @@ func (i Init) unlogged(ctx context.Context, p phase, building bool) ([]step.Chan
 	if !building {
 		return nil, nil
 	}
-	for _, ran := range p.runs() {
+	for _, ran := range i.runs(p) {
 		there, err := i.Host.Exists(ran.output())
 		if err != nil {
 			return nil, err

@@ -171,7 +171,15 @@ func TestPhaseMissing(t *testing.T) {
 			if _, err := step.Apply(t.Context(), allPhases(l.init(KubeadmConfig{})), nil); err != nil {
 				t.Fatal(err)
 			}
-			if len(l.ran) != 1 || !strings.Contains(strings.Join(l.ran[0].Argv, " ")+" ", " init phase "+test.phase+" ") && !beginsWith(l.ran[0].Argv, test.phase) {
+			name, _, _ := strings.Cut(test.phase, " ")
+			if len(l.ran) != 1 {
+				t.Fatalf("ran %v", l.ran)
+			}
+			runs := strings.Contains(strings.Join(l.ran[0].Argv, " ")+" ", " init phase "+test.phase+" ")
+			if slices.Contains(clusterPhases(), name) {
+				runs = beginsWith(l.ran[0].Argv, test.phase)
+			}
+			if !runs {
 				t.Errorf("ran %v", l.ran)
 			}
 		})
